@@ -1,0 +1,78 @@
+# The one door. Needs Python >= 3.11, make and a package index; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+SEEDS  ?= 1000
+FIRST  ?= 0
+
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help check format test test-ceph demo bench simulate model clean
+
+help: ## say what can be made (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The environment ---------------------------------------------------------------------------
+# One stamp per extra. They hang on one another, so that `make -j` installs one at a time.
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python >= 3.11 is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.created pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
+# What to do in it --------------------------------------------------------------------------
+
+check: $(VENV)/.test ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## put files in form, mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k writer" for a few)
+	$(BIN)/python -m pytest $(ARGS)
+
+# Ceph comes up or this fails: nothing here is skipped. Whatever happens, it is taken down again.
+test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for the occasion
+	@set -eu; \
+	dir=$$(mktemp -d); \
+	trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
+	trap 'exit 130' HUP INT TERM; \
+	scripts/ceph up "$$dir"; \
+	. "$$dir/env"; \
+	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
+	$(BIN)/python -m pytest -m ceph $(ARGS)
+
+demo: $(VENV)/.base ## writers, a kill -9 and readers on one store (ARGS=s3://... for another)
+	$(BIN)/logstore demo $(ARGS)
+
+bench: $(VENV)/.bench ## the benchmarks
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+model: $(VENV)/.test ## the protocol's explicit-state models
+	$(BIN)/python -m tests.model $(ARGS)
+
+clean: ## remove what make has made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist site
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
