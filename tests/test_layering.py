@@ -1,0 +1,132 @@
+"""Imports point one way. This reads every source file and holds it against the table of layers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A module imports from its own line and from those above it. A package (filestore, testing, cli) is one unit.
+LAYERS = {
+    "logstore": (
+        "errors",
+        "event clock position keys frame metrics settings frontier",
+        "segment entry identity retired filestore",
+        "roster",
+        "writer reader retention stagelogs check",
+        "log",
+        "testing",
+    ),
+    "projections": (
+        "values",
+        "projection index query",
+        "view",
+        "snapshot",
+        "documents claims",
+        "cli",
+    ),
+}
+# What turns events into bytes and rows: imports nothing but its like, and never awaits.
+PURE = {
+    "logstore": set("errors event clock position keys frame frontier segment entry identity retired".split()),
+    "projections": set("values projection index query".split()),
+}
+FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
+RANK = {
+    (package, unit): rank
+    for package, lines in LAYERS.items()
+    for rank, line in enumerate(lines)
+    for unit in line.split()
+}
+
+SOURCES = [
+    pytest.param(package, path, id=str(path.relative_to(ROOT)))
+    for package in LAYERS
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def unit_of(package: str, path: Path) -> str:
+    """Return which unit of its package a file belongs to; "" for the shop window."""
+    first = path.relative_to(ROOT / package).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def type_checking_only(tree: ast.Module) -> set[ast.AST]:
+    """Every node under ``if TYPE_CHECKING:``. Those imports never run, so they have no direction."""
+    return {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test).endswith("TYPE_CHECKING")
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Yield every import, wherever it stands, as a dotted name; for ``from m import n`` both m.n and m count as m.n."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import, line {node.lineno}"
+            for alias in node.names:
+                yield node, f"{node.module}.{alias.name}"
+
+
+def imported_units(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield (package, unit) of every import of ours that runs; unit "" is the shop window itself."""
+    skipped = type_checking_only(tree)
+    for node, name in imported(tree):
+        package, _, rest = name.partition(".")
+        if package in LAYERS and node not in skipped:
+            unit = rest.split(".")[0]
+            is_module = (ROOT / package / f"{unit}.py").exists() or (ROOT / package / unit).is_dir()
+            yield package, unit if is_module else ""
+
+
+@pytest.mark.parametrize(("package", "path"), SOURCES)
+def test_logstore_never_imports_projections(package: str, path: Path) -> None:
+    """The log is ignorant of the read side, for type checkers too."""
+    if package == "logstore":
+        names = [name for _, name in imported(ast.parse(path.read_text()))]
+        assert not [name for name in names if name.split(".")[0] == "projections"]
+
+
+@pytest.mark.parametrize(("package", "path"), SOURCES)
+def test_imports_point_one_way(package: str, path: Path) -> None:
+    """A module imports only from its own layer and those below; nobody inside imports the shop window."""
+    unit = unit_of(package, path)
+    if not unit:
+        return  # the window shows everything
+    assert (package, unit) in RANK, f"give {package}/{unit} a place in LAYERS"
+    for other_package, other in imported_units(ast.parse(path.read_text())):
+        if other_package != package or other == unit:
+            continue  # projections on logstore is fine; the reverse is the test above
+        assert other or unit in {"testing", "cli"}, f"{package}/{unit} imports the shop window"
+        assert not other or RANK[package, other] <= RANK[package, unit], f"{package}/{unit} imports {other} above it"
+        assert unit not in PURE[package] or other in PURE[package], f"{package}/{unit} is pure, {other} is not"
+        assert unit != "filestore" or other in FILESTORE_KNOWS, f"the filestore must not know {other}"
+
+
+@pytest.mark.parametrize(("package", "path"), SOURCES)
+def test_pure_modules_never_await(package: str, path: Path) -> None:
+    """What turns events into bytes and rows does no I/O, so it has nothing to wait for."""
+    if unit_of(package, path) in PURE[package]:
+        waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+        assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, waits)]
+
+
+@pytest.mark.parametrize("module", ["logstore", "logstore.testing", "projections", "projections.cli"])
+def test_importing_loads_no_s3_client(module: str) -> None:
+    """A user of a local directory does not pay for botocore."""
+    script = f"import sys, {module}; print({{'aioboto3', 'aiobotocore', 'boto3', 'botocore'}} & set(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert output == "set()\n"
