@@ -72,5 +72,5 @@ class Verbs(click.Group):
 def main() -> None:
     """Look into, check and look after a log in a directory or an object store.
 
-    URL is file:///directory, s3://bucket/prefix or memory://. Nothing is changed by a verb unless its name says so.
+    URL is file:///directory or s3://bucket/prefix. Verbs only read, unless their name says otherwise.
     """
