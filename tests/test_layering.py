@@ -16,8 +16,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "event clock position keys frame metrics settings frontier",
-        "segment entry identity retired filestore",
+        "event clock position keys frame token receipt metrics settings frontier",
+        "segment entry identity retired session filestore",
+        "looks",
+        "objects",
         "roster",
         "writer reader retention stagelogs check",
         "log",
@@ -34,7 +36,7 @@ LAYERS = {
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock position keys frame frontier segment entry identity retired",
+    "logstore": "errors event clock position keys frame token receipt frontier segment entry identity retired session",
     "projections": "values projection index query",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
