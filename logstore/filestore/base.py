@@ -7,11 +7,24 @@ There is no verb that overwrites.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Blob", "FileStore", "Listed"]
+from logstore.errors import InvalidArgument
+
+__all__ = ["Blob", "FileStore", "Listed", "check_key", "check_prefix", "check_range", "is_key"]
+
+KEY_BYTES_MAX = 900  # S3 allows 1,024; the rest is for the prefix in the store's address
+SEGMENT_BYTES_MAX = 255  # the longest file name of every common file system
+TEMPORARY = (
+    "tmp"  # where LocalStore keeps unfinished files; reserved everywhere, so that any store can be copied to any
+)
+
+_CHARACTERS = r"[A-Za-z0-9._%~-]"
+_KEY = re.compile(rf"{_CHARACTERS}+(?:/{_CHARACTERS}+)*", re.ASCII)
+_PREFIX = re.compile(rf"(?:{_CHARACTERS}+/)*{_CHARACTERS}*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +60,11 @@ class FileStore(Protocol):
     *ambiguous* outcome: the object may be there, absent, or land later. After an ambiguous
     attempt ``AlreadyExists`` may mean one's own object: callers read it to find out.
 
-    Keys are ``/``-separated, non-empty segments of ``A-Z a-z 0-9 . _ - % ~``, at most 900 bytes,
-    no segment being ``.`` or ``..``; others raise ``InvalidArgument``.
+    Keys are ``/``-separated, non-empty segments of ``A-Z a-z 0-9 . _ - % ~``, each at most 255
+    bytes and all of them at most 900, no segment being ``.`` or ``..`` and the first not ``tmp``;
+    others raise ``InvalidArgument``. A key is not another's directory as well (``a`` and ``a/b``):
+    a store that cannot hold both raises ``InvalidArgument`` for the second. Objects in the same
+    place whose names are no keys are not listed.
 
     Every method may raise ``Unavailable``. All may be called concurrently.
     """
@@ -85,3 +101,30 @@ class FileStore(Protocol):
     async def aclose(self) -> None:
         """Release connections and handles; idempotent."""
         ...
+
+
+def is_key(key: str) -> bool:
+    """Whether ``key`` keeps the rules for keys that ``FileStore`` states."""
+    if len(key) > KEY_BYTES_MAX or _KEY.fullmatch(key) is None:
+        return False
+    segments = key.split("/")
+    return segments[0] != TEMPORARY and all(len(s) <= SEGMENT_BYTES_MAX and s not in (".", "..") for s in segments)
+
+
+def check_key(key: str) -> None:
+    """Raise InvalidArgument unless ``key`` is one; after this no key leaves the root or prefix it is joined to."""
+    if not is_key(key):
+        raise InvalidArgument(f"not a key; the rules are at FileStore key={key[:120]!r} bytes={len(key)}")
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise InvalidArgument when no key could start with ``prefix``. Empty is fine: every key does."""
+    parents = prefix.split("/")[:-1]
+    if len(prefix) > KEY_BYTES_MAX or _PREFIX.fullmatch(prefix) is None or "." in parents or ".." in parents:
+        raise InvalidArgument(f"no key starts with this; the rules are at FileStore prefix={prefix[:120]!r}")
+
+
+def check_range(start: int, stop: int | None) -> None:
+    """Raise InvalidArgument unless ``0 <= start <= stop``."""
+    if start < 0 or (stop is not None and stop < start):
+        raise InvalidArgument(f"a range needs 0 <= start <= stop start={start} stop={stop}")
