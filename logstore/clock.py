@@ -99,13 +99,15 @@ class StampClock:
         """Unix milliseconds, carried on by the elapsed clock since the last comparison."""
         return self._clock.elapsed_ms() + self._wall_minus_elapsed_ms + self._offset_ms
 
-    def compare(self, store_ms: int | None) -> None:
-        """Judge the wall clock by the store's time in an answer *just* received (None: the store told none).
+    def compare(self, store_ms: int, took_ms: int) -> None:
+        """Judge the wall clock by the store's time in an answer *just* received, ``took_ms`` after it was asked for.
 
-        An offset within the error of measurement is noise and ignored; a larger one is corrected.
+        The store read its clock somewhere in between (a paused process may get its answer late), so of the
+        differences that are possible the smallest counts. Within the error of measurement it is noise and ignored.
         """
         wall_ms, elapsed_ms = self._clock.wall_ms(), self._clock.elapsed_ms()
-        self._skew_ms = 0 if store_ms is None else store_ms - wall_ms
+        least, most = store_ms - wall_ms, store_ms - wall_ms + took_ms
+        self._skew_ms = least if least > 0 else min(most, 0)
         if abs(self._skew_ms) <= SKEW_MS_MAX:
             self._wall_minus_elapsed_ms = wall_ms - elapsed_ms
             self._offset_ms = self._skew_ms if abs(self._skew_ms) > MEASUREMENT_ERROR_MS else 0

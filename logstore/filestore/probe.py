@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from logstore.clock import SKEW_MS_MAX, Clock, SystemClock
-from logstore.errors import AlreadyExists, LogStoreError, NotFound, UnsafeStore
+from logstore.errors import AlreadyExists, LogStoreError, NotFound, Unavailable, UnsafeStore
 from logstore.filestore.base import FileStore
 
 __all__ = ["Finding", "probe", "require_safe"]
@@ -52,7 +53,7 @@ async def require_safe(store: FileStore, nonce: str) -> None:
     try:
         problem = await _race(store, key, RACERS_FEW) or await _create_again(store, key)
     finally:
-        await store.delete(key)
+        await _remove(store, key)
     if problem is not None:
         raise UnsafeStore(f"create-if-absent does not hold: {problem} key={key}; use another store")
 
@@ -97,10 +98,15 @@ async def probe(
     findings = []
     try:
         for check, run, good in checks:
-            problem = await run()
+            try:
+                problem = await run()
+            except Unavailable:
+                raise
+            except LogStoreError as error:
+                problem = f"an answer that the promise does not allow: {type(error).__name__}: {error}"
             findings.append(Finding(check, problem is None, problem or good))
     finally:
-        await _each(store.delete, _all_keys(root, keys))
+        await _each(lambda key: _remove(store, key), _all_keys(root, keys))
     return findings
 
 
@@ -214,6 +220,11 @@ def _all_keys(root: str, count: int) -> Iterable[str]:
     yield from (f"{root}race/{n}" for n in range(ROUNDS))
     yield from (f"{root}ranges", f"{root}deleted")
     yield from _many_keys(root, count)
+
+
+async def _remove(store: FileStore, key: str) -> None:
+    with suppress(NotFound):  # what a bad store may say
+        await store.delete(key)
 
 
 async def _each(call: Callable[[str], Awaitable[object]], keys: Iterable[str]) -> None:

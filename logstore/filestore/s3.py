@@ -203,6 +203,8 @@ class _BeyondTheEnd(LogStoreError):
 
 # What answers mean ----------------------------------------------------------------------------
 
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}  # told with status 400
+
 
 def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStoreError:
     answer: Mapping[str, Any] = error.response
@@ -212,6 +214,8 @@ def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStore
     facts = f"verb={verb} key={key} status={status} code={code}"
     if code == "NoSuchBucket" or (verb == "list" and status == 404):
         return Unavailable(f"there is no such bucket; create it or correct the address bucket={bucket} {facts}")
+    if code in _EXPIRED:
+        return Unavailable(f"access denied; the credentials have expired or are not valid {facts}")
     match status:
         case 412 if verb == "create":
             return AlreadyExists(f"the name is taken key={key}", now_ms=now_ms)

@@ -1,0 +1,193 @@
+"""The frame around every object: what it is, how long it is, and that it is whole.
+
+docs/FORMAT.md §2. Pure: bytes in, bytes out. Whoever decodes passes the object's key, so that
+every complaint can name it.
+
+Invariants:
+- What ``encode_frame`` returns, ``decode_frame`` accepts, and no other bytes than those.
+- ``Frame.digest`` identifies the object wherever another object refers to it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from logstore.errors import Corrupt
+
+__all__ = [
+    "DIGEST_BYTES",
+    "Fields",
+    "Frame",
+    "ObjectType",
+    "decode_fields",
+    "decode_frame",
+    "encode_fields",
+    "encode_frame",
+]
+
+MAGIC: Final = b"LGST"
+VERSION: Final = 1
+DIGEST_BYTES: Final = 32
+_PREFIX: Final = struct.Struct(">4sBBHI")
+
+
+class ObjectType(enum.IntEnum):
+    """What an object is. On disk: never renumber."""
+
+    STORE = 1
+    ENTRY = 2
+    SEGMENT = 3
+    RETIRED = 4
+
+
+BODY_BYTES_MAX: Final = {
+    ObjectType.STORE: 1 << 20,
+    ObjectType.ENTRY: 1 << 20,
+    ObjectType.SEGMENT: 1 << 10,
+    ObjectType.RETIRED: 64 << 20,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame taken apart: ``rest`` is what follows it in the object."""
+
+    flags: int
+    body: bytes
+    digest: bytes
+    rest: memoryview
+
+
+def encode_frame(type_: ObjectType, flags: int, body: bytes) -> bytes:
+    """Return the framed body; its last 32 bytes are the object's digest."""
+    assert len(body) <= BODY_BYTES_MAX[type_], (type_, len(body))
+    framed = _PREFIX.pack(MAGIC, VERSION, type_, flags, len(body)) + body
+    return framed + hashlib.sha256(framed).digest()
+
+
+def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0) -> Frame:
+    """Take the frame off ``data``; Corrupt, naming ``key``, when it is not a whole frame of this type."""
+    if not data:
+        raise Corrupt(f"object is empty key={key}; restore it")
+    if len(data) < _PREFIX.size:
+        raise Corrupt(f"object is cut short key={key} bytes={len(data)}; restore it")
+    magic, version, found_type, flags, body_size = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise Corrupt(f"not an object of ours key={key} begins={magic.hex()}; restore it, or remove it if foreign")
+    if version != VERSION:
+        raise Corrupt(
+            f"written in another format version key={key} version={version} known={VERSION}; upgrade logstore"
+        )
+    if found_type != type_:
+        raise Corrupt(f"object of another type key={key} type={found_type} want={int(type_)}; restore it")
+    if flags & ~known_flags:
+        raise Corrupt(f"object uses features unknown here key={key} flags={flags:#06x}; upgrade logstore")
+    digest_start = _PREFIX.size + body_size
+    if body_size > BODY_BYTES_MAX[type_] or len(data) < digest_start + DIGEST_BYTES:
+        raise Corrupt(f"object is cut short key={key} bytes={len(data)} body={body_size}; restore it")
+    digest = data[digest_start : digest_start + DIGEST_BYTES]
+    if hashlib.sha256(memoryview(data)[:digest_start]).digest() != digest:
+        raise Corrupt(f"digest differs key={key}; restore the object")
+    rest = memoryview(data)[digest_start + DIGEST_BYTES :]
+    return Frame(flags, data[_PREFIX.size : digest_start], digest, rest)
+
+
+def encode_fields(type_: ObjectType, fields: dict[str, Any]) -> bytes:
+    """Frame one map of named fields: the form of every small object."""
+    return encode_frame(type_, 0, msgpack.packb(fields))
+
+
+class Fields:
+    """The named fields of a small object, taken out with their types checked."""
+
+    def __init__(self, key: str, digest: bytes, fields: dict[str, Any]) -> None:
+        self.key = key
+        self.digest = digest
+        self._fields = fields
+
+    def damaged(self, name: str) -> Corrupt:
+        """The error for a field that is absent or of another kind than FORMAT says."""
+        return Corrupt(
+            f"field cannot be read key={self.key} field={name} value={self._fields.get(name)!r:.60}; restore it"
+        )
+
+    def number(self, name: str, maximum: int = (1 << 64) - 1) -> int:
+        """An integer from 0 to ``maximum``."""
+        value = self._fields.get(name)
+        if type(value) is not int or not 0 <= value <= maximum:
+            raise self.damaged(name)
+        return value
+
+    def text(self, name: str) -> str:
+        """A string."""
+        value = self._fields.get(name)
+        if type(value) is not str:
+            raise self.damaged(name)
+        return value
+
+    def binary(self, name: str, size: int) -> bytes:
+        """Exactly ``size`` bytes."""
+        value = self._fields.get(name)
+        if type(value) is not bytes or len(value) != size:
+            raise self.damaged(name)
+        return value
+
+    def present(self, name: str) -> bool:
+        """Whether the field is there and not nil."""
+        return self._fields.get(name) is not None
+
+    def nested(self, name: str) -> Fields:
+        """A map of fields within."""
+        value = self._fields.get(name)
+        if type(value) is not dict:
+            raise self.damaged(name)
+        return Fields(self.key, self.digest, value)
+
+    def numbers(self, name: str, count: int) -> tuple[int, ...]:
+        """An array of exactly ``count`` integers, each at least 0."""
+        value = self._fields.get(name)
+        if type(value) is not list or len(value) != count or not all(type(item) is int and item >= 0 for item in value):
+            raise self.damaged(name)
+        return tuple(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """An array of strings."""
+        value = self._fields.get(name)
+        if type(value) is not list or not set(map(type, value)) <= {str}:
+            raise self.damaged(name)
+        return tuple(value)
+
+    def rows(self, name: str, *types: type) -> tuple[tuple[Any, ...], ...]:
+        """An array of arrays, each with one value of each of ``types``; integers at least 0."""
+        value = self._fields.get(name)
+        if type(value) is not list:
+            raise self.damaged(name)
+        for row in value:
+            if type(row) is not list or tuple(map(type, row)) != types:
+                raise self.damaged(name)
+            if any(type(item) is int and item < 0 for item in row):
+                raise self.damaged(name)
+        return tuple(map(tuple, value))
+
+
+def decode_fields(key: str, data: bytes, type_: ObjectType) -> Fields:
+    """Take a small object apart into its named fields; Corrupt, naming ``key``, when it is damaged.
+
+    Sizes, nesting and the number of containers are bounded before anything is built from them.
+    """
+    frame = decode_frame(key, data, type_)
+    if frame.rest:
+        raise Corrupt(f"bytes follow the object key={key} bytes={len(frame.rest)}; restore it")
+    try:
+        fields = msgpack.unpackb(frame.body, max_ext_len=0)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise Corrupt(f"body cannot be read key={key} cause={error!r:.80}; restore it") from error
+    if type(fields) is not dict or not set(map(type, fields)) <= {str}:
+        raise Corrupt(f"body is not a map of named fields key={key}; restore it")
+    return Fields(key, frame.digest, fields)

@@ -1,0 +1,59 @@
+"""The `store` object: which store this is. docs/FORMAT.md §3. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from logstore.errors import InvalidArgument
+from logstore.frame import ObjectType, decode_fields, encode_fields
+from logstore.keys import STORE
+
+__all__ = ["HISTORIES", "Identity", "decode_identity", "encode_identity"]
+
+HISTORIES: Final = ("full", "archive", "drop")
+ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the store says about itself; ``digest`` is that of the object, where the roster's chain begins."""
+
+    id: bytes
+    created_ms: int
+    grace_ms: int
+    history: str
+    ancestor: bytes | None
+    digest: bytes = b""
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """Return the bytes of the `store` object."""
+    if identity.history not in HISTORIES:
+        raise InvalidArgument(f"no such history policy history={identity.history!r} known={HISTORIES}")
+    return encode_fields(
+        ObjectType.STORE,
+        {
+            "id": identity.id,
+            "created_ms": identity.created_ms,
+            "grace_ms": identity.grace_ms,
+            "history": identity.history,
+            "ancestor": identity.ancestor,
+        },
+    )
+
+
+def decode_identity(data: bytes) -> Identity:
+    """Decode the `store` object; Corrupt when it is damaged."""
+    fields = decode_fields(STORE, data, ObjectType.STORE)
+    history = fields.text("history")
+    if history not in HISTORIES:
+        raise fields.damaged("history")
+    return Identity(
+        id=fields.binary("id", ID_BYTES),
+        created_ms=fields.number("created_ms"),
+        grace_ms=fields.number("grace_ms"),
+        history=history,
+        ancestor=fields.binary("ancestor", ID_BYTES) if fields.present("ancestor") else None,
+        digest=fields.digest,
+    )

@@ -1,0 +1,144 @@
+"""The log's objects, decoded, and a bounded memory of those just read or written.
+
+One of these stands between the log and its store. Whatever this process creates or one of its
+readers fetches is remembered for a while, so that a second reader, or the writer's own process,
+need not fetch it: objects never change. Each answer also tells the time (to the clock and the
+sleeper's rule), and each object's stamp is merged into the process's clock: what is written after
+reading is ordered after what was read.
+
+Invariants:
+- What is remembered is what the store holds: own objects enter only when certainly stored.
+- The memory holds at most ``bytes_max`` bytes of stored size, the oldest leaving first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from logstore.clock import Clock, StampClock
+from logstore.entry import Entry, decode_entry
+from logstore.errors import AlreadyExists, NotFound
+from logstore.filestore.base import Blob, FileStore
+from logstore.keys import SegmentKey, entry_key, segment_key
+from logstore.looks import StoreTime
+from logstore.segment import Segment, decode_segment
+
+__all__ = ["Objects"]
+
+DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
+
+
+class Objects:
+    """Gets and creates roster entries and segments. Absent is None, damage is Corrupt."""
+
+    def __init__(
+        self, store: FileStore, clock: Clock, stamps: StampClock, store_time: StoreTime, *, bytes_max: int
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._stamps = stamps
+        self._store_time = store_time
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._memory: OrderedDict[str, tuple[Entry | Segment, int]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Objects remembered={len(self._memory)} bytes={self._bytes}>"
+
+    # Reading
+
+    def remembered_entry(self, chapter: int, number: int) -> Entry | None:
+        """The entry, if it need not be fetched."""
+        found = self._memory.get(entry_key(chapter, number))
+        return found[0] if found and isinstance(found[0], Entry) else None
+
+    def remembered_segment(self, key: SegmentKey) -> Segment | None:
+        """The segment, if it need not be fetched."""
+        found = self._memory.get(_name(key))
+        return found[0] if found and isinstance(found[0], Segment) else None
+
+    async def entry(self, chapter: int, number: int) -> Entry | None:
+        """The entry, or None: absent when asked. Cost: one GET unless remembered."""
+        entry = self.remembered_entry(chapter, number)
+        if entry is None:
+            entry = await self.fetch_entry(chapter, number)
+        return entry
+
+    async def fetch_entry(self, chapter: int, number: int) -> Entry | None:
+        """The entry as the store has it now. Cost: one GET."""
+        name = entry_key(chapter, number)
+        blob = await self._get(name)
+        if blob is None:
+            return None
+        entry = decode_entry(chapter, number, blob.data)
+        self.remember_entry(entry, blob.size)
+        return entry
+
+    async def segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
+        """The segment, or None: absent when asked. Cost: one GET unless remembered; large ones decode in a thread."""
+        segment = self.remembered_segment(key)
+        if segment is not None:
+            return segment
+        blob = await self._get(_name(key))
+        if blob is None:
+            return None
+        if blob.size <= DECODE_INLINE_BYTES_MAX:
+            segment = decode_segment(key, blob.data)
+        else:
+            segment = await asyncio.to_thread(decode_segment, key, blob.data)
+        self._stamps.merge(segment.last_stamp)
+        if remember:
+            self.remember_segment(segment, blob.size)
+        return segment
+
+    async def _get(self, name: str) -> Blob | None:
+        started_ms = self._clock.elapsed_ms()
+        try:
+            blob = await self._store.get(name)
+        except NotFound as absent:
+            self._tell(absent.now_ms, started_ms)
+            return None
+        self._tell(blob.now_ms, started_ms)
+        return blob
+
+    # Creating
+
+    async def create(self, name: str, data: bytes) -> None:
+        """Create an object; AlreadyExists and Unavailable pass through. Cost: one PUT."""
+        started_ms = self._clock.elapsed_ms()
+        try:
+            now_ms = await self._store.create(name, data)
+        except AlreadyExists as taken:
+            self._tell(taken.now_ms, started_ms)
+            raise
+        self._tell(now_ms, started_ms)
+
+    def _tell(self, now_ms: int | None, started_ms: int) -> None:
+        if now_ms is not None:
+            self._store_time.tell(now_ms)
+            self._stamps.compare(now_ms, self._clock.elapsed_ms() - started_ms)
+
+    # Remembering
+
+    def remember_entry(self, entry: Entry, size: int) -> None:
+        """Keep an entry that is certainly stored; its stamp counts from now on."""
+        self._stamps.merge(entry.stamp)
+        self._remember(entry_key(*entry.address), entry, size)
+
+    def remember_segment(self, segment: Segment, size: int) -> None:
+        """Keep a segment that is certainly stored."""
+        self._remember(_name(segment.key), segment, size)
+
+    def _remember(self, name: str, decoded: Entry | Segment, size: int) -> None:
+        _, replaced = self._memory.pop(name, (None, 0))
+        self._memory[name] = (decoded, size)
+        self._bytes += size - replaced
+        while self._bytes > self._bytes_max and len(self._memory) > 1:
+            _, (_, dropped) = self._memory.popitem(last=False)
+            self._bytes -= dropped
+
+
+def _name(key: SegmentKey) -> str:
+    return segment_key(key.writer, key.chapter, key.session, key.slot)

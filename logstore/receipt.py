@@ -1,0 +1,41 @@
+"""Receipts: what ``append`` returns, the address of what was stored."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from logstore.errors import InvalidArgument
+from logstore.token import decode_token, encode_token
+
+__all__ = ["Receipt"]
+
+
+class Receipt(NamedTuple):
+    """The events of one append are stored, here. As text it can go to another process.
+
+    ``first_seq`` counts the session's events from 0; ``last_stamp`` is the last event's place in time.
+
+    >>> receipt = Receipt("web-1", 0, 1, 0, 0, 2, 98304001, 98304002)
+    >>> Receipt.parse(str(receipt)) == receipt
+    True
+    """
+
+    writer: str
+    chapter: int
+    session: int
+    slot: int
+    first_seq: int
+    count: int  # type: ignore[assignment]  # the natural word; nobody counts values in a receipt
+    first_stamp: int
+    last_stamp: int
+
+    def __str__(self) -> str:
+        return encode_token("receipt", list(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Receipt:
+        """Return the receipt that ``str()`` turned into ``text``; InvalidArgument for any other text."""
+        values = decode_token("receipt", text)
+        if len(values) != 8 or type(values[0]) is not str or not all(type(number) is int for number in values[1:]):
+            raise InvalidArgument(f"not a receipt of this library receipt={text!r:.60}")
+        return cls(*values)

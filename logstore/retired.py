@@ -1,0 +1,65 @@
+"""The record that a chapter may be gone, and what its sessions held. docs/FORMAT.md §7. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from logstore.errors import Corrupt
+from logstore.frame import DIGEST_BYTES, ObjectType, decode_fields, encode_fields
+from logstore.keys import NUMBER_MAX, retired_key
+
+__all__ = ["Retired", "RetiredSession", "decode_retired", "encode_retired"]
+
+
+class RetiredSession(NamedTuple):
+    """What a session held: its slots below its first final, and the greatest stamp in them (else its open entry's)."""
+
+    slots: int
+    last_stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The retirement of ``chapter``, whose list ended with entry number ``closed`` of this digest and stamp."""
+
+    chapter: int
+    closed: int
+    digest: bytes
+    stamp: int
+    sessions: Mapping[int, RetiredSession]
+    archives: tuple[str, ...] = ()
+
+
+def encode_retired(retired: Retired) -> bytes:
+    """Return the bytes of a retirement record."""
+    return encode_fields(
+        ObjectType.RETIRED,
+        {
+            "chapter": retired.chapter,
+            "closed": retired.closed,
+            "digest": retired.digest,
+            "stamp": retired.stamp,
+            "sessions": [[session, *held] for session, held in sorted(retired.sessions.items())],
+            "archives": retired.archives,
+        },
+    )
+
+
+def decode_retired(chapter: int, data: bytes) -> Retired:
+    """Decode the retirement record of ``chapter``; Corrupt, naming it, when it is anything else."""
+    key = retired_key(chapter)
+    fields = decode_fields(key, data, ObjectType.RETIRED)
+    if fields.number("chapter", NUMBER_MAX) != chapter:
+        raise Corrupt(f"record lies under another's name key={key}; restore the object")
+    return Retired(
+        chapter=chapter,
+        closed=fields.number("closed", NUMBER_MAX),
+        digest=fields.binary("digest", DIGEST_BYTES),
+        stamp=fields.number("stamp"),
+        sessions={
+            session: RetiredSession(slots, last) for session, slots, last in fields.rows("sessions", int, int, int)
+        },
+        archives=fields.texts("archives"),
+    )

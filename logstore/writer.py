@@ -1,0 +1,692 @@
+"""Turn appended events into numbered segments under a session's own prefix.
+
+Calls put encoded events into a buffer and wait. One task, the pump, looks at the whole state each time
+something happened, decides synchronously what to do next (``_next_step``), and does it: acknowledge, send
+the buffer as one segment (a *flight*), open a session, end one, settle trouble. Several flights are in the air at
+once; they are acknowledged in the order of their slots.
+
+Invariants:
+- An event is acknowledged only after its slot and every earlier one of its session is stored.
+- A slot is stored only when create returned, or the object found there is ours, in a chapter known unretired.
+- An absent object proves nothing: a slot is given up only by sealing it.
+- Events leave the buffer in the order of the calls; those that met a seal go back to its front, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from logstore.clock import Clock, StampClock, stamp_ms
+from logstore.entry import Body, Entry, Open
+from logstore.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    LimitExceeded,
+    LogStoreError,
+    NotStored,
+    Unavailable,
+    Unknown,
+)
+from logstore.event import EncodedEvent, Event, EventEncoder, payload_bytes
+from logstore.keys import escape_name, segment_key
+from logstore.looks import Looks
+from logstore.objects import Objects
+from logstore.receipt import Receipt
+from logstore.retired import Retired
+from logstore.roster import Roster
+from logstore.seal import create_final
+from logstore.segment import Segment, SegmentEncoder
+from logstore.session import SessionId, Tip
+from logstore.unsettled import Question
+
+__all__ = ["Writer", "WriterSettings", "WriterStatistics"]
+
+_log = logging.getLogger(__name__)
+
+APPEND_EVENTS_MAX: Final = 10_000
+APPEND_BYTES_MAX: Final = 8 << 20
+QUIET_CLOSE_MS_MAX: Final = 900  # a process that reads a tick while quiet closes its session within a second
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """Plain values; durations in milliseconds, sizes in bytes.
+
+    ``linger_ms``: how long the first event of a segment waits for company; None: 0 on a local store, 10 on a remote one.
+    ``flights``: creations under way at once. ``buffer_*_max``: beyond this an append waits. ``idle_ms``: a session quiet for
+    this long ends; doubled up to ``idle_ms_max`` when it is soon opened again. ``session_*_max``: a session ends at this age or size.
+    ``tick_ms``: when the newest roster entry is this old and there are events above it, one tick is posted.
+    """
+
+    linger_ms: int | None = None
+    flights: int = 4
+    buffer_events_max: int = 100_000
+    buffer_bytes_max: int = 64 << 20
+    idle_ms: int = 30_000
+    idle_ms_max: int = 600_000
+    session_age_ms_max: int = 3_600_000
+    session_bytes_max: int = 4 << 30
+    tick_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatistics:
+    """What a writer has done and holds, as of now. Counts are since it was made."""
+
+    session: tuple[int, int] | None
+    slots_acknowledged: int
+    flights: int
+    buffered_events: int
+    buffered_bytes: int
+    events_stored: int
+    segments_stored: int
+    bytes_stored: int
+    sessions_opened: int
+    events_sent_again: int
+    events_not_stored: int
+    events_unknown: int
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """The events of one call, and who waits for them."""
+
+    events: Sequence[EncodedEvent]
+    size: int
+    waiter: asyncio.Future[Receipt]
+
+
+class _Outcome(enum.Enum):
+    STORED = enum.auto()
+    SEALED = enum.auto()  # another's object lies in our slot: ours is not stored there and never will be
+    GAVE_UP = enum.auto()  # no answer in time: it may be there, absent, or land later
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A segment whose creation is under way."""
+
+    segment: Segment
+    data: bytes
+    batches: list[_Batch]
+    task: asyncio.Task[_Outcome] = field(init=False)
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """The session that we write: ``tip`` is where the next segment goes, ``stored`` where the last acknowledged one ended."""
+
+    id: SessionId
+    tip: Tip
+    stored: Tip
+    opened_ms: int
+    active_ms: int  # the start of the first attempt of its last creation: from then on others may have seen it
+    bytes: int = 0
+
+
+class _Step(enum.Enum):
+    WAIT = enum.auto()
+    LOOK = enum.auto()
+    SETTLE = enum.auto()
+    SEND = enum.auto()
+    OPEN = enum.auto()
+    END = enum.auto()
+    STOP = enum.auto()
+
+
+class Writer:
+    """Appends under one name. Made by ``log.writer(name)``, used as ``async with``.
+
+    >>> async def example(log):
+    ...     async with log.writer("web-1") as writer:
+    ...         return await writer.append(Event(kind="Deployment", key="d-1", type="planned", data={"status": 1}))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        objects: Objects,
+        roster: Roster,
+        looks: Looks,
+        stamps: StampClock,
+        clock: Clock,
+        rng: random.Random,
+        settings: WriterSettings,
+        seal_ms_beyond_idle: int,
+        post_tick: Callable[[int], Awaitable[object]],
+        stored: Callable[[], None],
+    ) -> None:
+        escape_name(name, "writer")
+        self.name = name
+        self._objects = objects
+        self._roster = roster
+        self._looks = looks
+        self._stamps = stamps
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings
+        self._seal_ms_beyond_idle = seal_ms_beyond_idle
+        self._post_tick = post_tick
+        self._on_stored = stored
+        self._linger_s = (settings.linger_ms or 0) / 1000
+        self._events = EventEncoder()
+        self._segments = SegmentEncoder()
+
+        self._buffer: deque[_Batch] = deque()
+        self._buffer_since_s = 0.0
+        self._buffer_events = 0
+        self._buffer_bytes = 0
+        self._flights: deque[_Flight] = deque()
+        self._session: _Session | None = None
+        self._idle_ms = settings.idle_ms
+        self._idle_ended_ms: int | None = None
+        self._quiet_close_ms: int | None = None
+        self._tick_due_ms = self._jittered_tick_ms()
+        self._held_events = 0  # buffered and in flight
+        self._held_bytes = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._ticking: asyncio.Task[object] | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+        self._events_stored = self._segments_stored = self._bytes_stored = 0
+        self._sessions_opened = self._events_sent_again = self._events_not_stored = self._events_unknown = 0
+
+    def __repr__(self) -> str:
+        session = self._session
+        where = "no session" if session is None else f"session={session.id[:2]} next_slot={session.tip.slot}"
+        return f"<Writer {self.name} {where} buffered={self._held_events} flights={len(self._flights)}>"
+
+    def statistics(self) -> WriterStatistics:
+        """What it has done and holds. Cost: none."""
+        session = self._session
+        return WriterStatistics(
+            session=session.id[:2] if session else None,
+            slots_acknowledged=session.stored.slot if session else 0,
+            flights=len(self._flights),
+            buffered_events=self._held_events,
+            buffered_bytes=self._held_bytes,
+            events_stored=self._events_stored,
+            segments_stored=self._segments_stored,
+            bytes_stored=self._bytes_stored,
+            sessions_opened=self._sessions_opened,
+            events_sent_again=self._events_sent_again,
+            events_not_stored=self._events_not_stored,
+            events_unknown=self._events_unknown,
+        )
+
+    async def __aenter__(self) -> Writer:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Send what is buffered, wait for it, end the session. Idempotent. Cost: the flush, 1 PUT, and at most a tick."""
+        self._closing = True
+        self._wake.set()
+        if self._pump is not None:
+            await asyncio.shield(self._pump)
+        if self._ticking is not None:
+            await asyncio.wait([self._ticking])
+
+    # Appending
+
+    async def append(self, event: Event) -> Receipt:
+        """Store one event; return when it is durable.
+
+        Concurrent calls share a segment. Cancelling the call leaves the writer whole; the event may be stored or not.
+        Cost: a share of one PUT, after the linger. Raises InvalidArgument, NotStored, Unknown, ClockSkew, Missing.
+        """
+        return await self._submit([self._events.encode(event)])
+
+    async def append_many(self, events: Sequence[Event]) -> Receipt:
+        """Store events that become visible together or not at all; return when they are durable.
+
+        Cost: at most one PUT. Raises LimitExceeded above 10,000 events or 8 MiB, and whatever ``append`` raises.
+        """
+        if len(events) > APPEND_EVENTS_MAX:
+            raise LimitExceeded(
+                f"too many events at once events={len(events)} limit={APPEND_EVENTS_MAX}; append fewer at a time"
+            )
+        if not events:
+            raise InvalidArgument("needs at least one event events=[]")
+        encode = self._events.encode
+        return await self._submit([encode(event) for event in events])
+
+    async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
+        size = payload_bytes(events)
+        if size > APPEND_BYTES_MAX:
+            raise LimitExceeded(f"too much at once bytes={size} limit={APPEND_BYTES_MAX}; append less at a time")
+        while self._held_events and not self._has_room(len(events), size):
+            await self._wait_for_room()
+        if self._closing:
+            raise InvalidArgument(f"this writer is closed writer={self.name}; use it inside its async with")
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run(), name=f"logstore writer {self.name}")
+        loop = asyncio.get_running_loop()
+        batch = _Batch(events, size, loop.create_future())
+        if not self._buffer:
+            self._buffer_since_s = loop.time()
+            self._wake.set()
+        self._buffer.append(batch)
+        self._buffer_events += len(events)
+        self._buffer_bytes += size
+        self._held_events += len(events)
+        self._held_bytes += size
+        if self._is_segment_full():
+            self._wake.set()
+        if self._room and self._has_room(1, 1):
+            self._wake_one_waiting_for_room()
+        try:
+            return await batch.waiter
+        except asyncio.CancelledError:
+            self._withdraw(batch)
+            raise
+
+    def _has_room(self, events: int, size: int) -> bool:
+        settings = self._settings
+        return (
+            self._held_events + events <= settings.buffer_events_max
+            and self._held_bytes + size <= settings.buffer_bytes_max
+        )
+
+    async def _wait_for_room(self) -> None:
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._room.append(room)
+        try:
+            await room
+        except asyncio.CancelledError:
+            if room.done() and not room.cancelled():
+                self._wake_one_waiting_for_room()
+            raise
+
+    def _wake_one_waiting_for_room(self) -> None:
+        """Wake one at a time: whoever takes room wakes the next while there is any."""
+        while self._room:
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)
+                return
+
+    def _is_segment_full(self) -> bool:
+        return self._buffer_events >= APPEND_EVENTS_MAX or self._buffer_bytes >= APPEND_BYTES_MAX
+
+    def _withdraw(self, batch: _Batch) -> None:
+        """Take back what was not sent yet: a cancelled call should store nothing if that is still possible."""
+        if batch in self._buffer:
+            self._buffer.remove(batch)
+            self._buffer_events -= len(batch.events)
+            self._buffer_bytes -= batch.size
+            self._release(batch)
+
+    def _release(self, batch: _Batch) -> None:
+        self._held_events -= len(batch.events)
+        self._held_bytes -= batch.size
+        self._wake_one_waiting_for_room()
+
+    # Deciding: plain functions of the state
+
+    def _next_step(self) -> _Step:
+        session, now_ms = self._session, self._clock.elapsed_ms()
+        if self._flights and self._flights[0].task.done():
+            return _Step.LOOK if self._flights[0].task.result() is _Outcome.STORED else _Step.SETTLE
+        if self._buffer and session is None:
+            return _Step.OPEN
+        if session is not None and self._must_end(session, now_ms):
+            return _Step.WAIT if self._flights else _Step.END
+        if self._buffer and self._is_sending_time() and len(self._flights) < self._settings.flights:
+            return _Step.SEND
+        if self._closing and session is None:
+            return _Step.STOP
+        return _Step.WAIT
+
+    def _must_end(self, session: _Session, now_ms: int) -> bool:
+        settings = self._settings
+        too_old = (
+            now_ms - session.opened_ms >= settings.session_age_ms_max or session.bytes >= settings.session_bytes_max
+        )
+        if too_old:
+            return True
+        if self._buffer or self._flights:
+            return False
+        asked = self._quiet_close_ms is not None and now_ms >= self._quiet_close_ms
+        return self._closing or asked or now_ms - session.active_ms >= self._idle_ms
+
+    def _is_sending_time(self) -> bool:
+        waited_s = asyncio.get_running_loop().time() - self._buffer_since_s
+        return self._closing or waited_s >= self._linger_s or self._is_segment_full()
+
+    def _wait_s(self) -> float | None:
+        """How long nothing will have to be done unless somebody wakes us."""
+        session, now_ms = self._session, self._clock.elapsed_ms()
+        waits = []
+        if self._buffer and not self._is_sending_time():
+            waits.append(self._linger_s - (asyncio.get_running_loop().time() - self._buffer_since_s))
+        if session is not None and not self._flights:
+            due_ms = [session.opened_ms + self._settings.session_age_ms_max]
+            if not self._buffer:
+                due_ms.append(session.active_ms + self._idle_ms)
+                due_ms += [] if self._quiet_close_ms is None else [self._quiet_close_ms]
+            waits.append((min(due_ms) - now_ms) / 1000)
+        return max(0.0, min(waits)) if waits else None
+
+    # Doing: the pump
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._acknowledge_stored()
+                match self._next_step():
+                    case _Step.WAIT:
+                        await self._wait()
+                    case _Step.SEND:
+                        self._send()
+                    case _Step.OPEN:
+                        await self._open()
+                    case _Step.LOOK:
+                        await self._settle(_Outcome.STORED)
+                    case _Step.SETTLE:
+                        await self._settle(self._flights[0].task.result())
+                    case _Step.END:
+                        await self._end()
+                    case _Step.STOP:
+                        return
+                self._tick_if_due()
+        finally:
+            await self._abandon_all()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._wait_s()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def _acknowledge_stored(self) -> None:
+        session = self._session
+        while self._flights and self._flights[0].task.done() and self._flights[0].task.result() is _Outcome.STORED:
+            assert session is not None
+            if not self._looks.fresh(session.id.chapter):
+                return
+            self._acknowledge(session, self._flights.popleft())
+
+    def _acknowledge(self, session: _Session, flight: _Flight) -> None:
+        segment = flight.segment
+        assert segment.key.slot == session.stored.slot, "slots are acknowledged in order"
+        session.stored = session.stored.after(segment)
+        self._segments_stored += 1
+        self._bytes_stored += len(flight.data)
+        self._events_stored += segment.count
+        self._objects.remember_segment(segment, len(flight.data))
+        seq, stamp, key = segment.first_sequence, segment.first_stamp, segment.key
+        for batch in flight.batches:
+            count = len(batch.events)
+            self._release(batch)
+            if not batch.waiter.done():
+                batch.waiter.set_result(
+                    Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
+                )
+            seq, stamp = seq + count, stamp + count
+        self._on_stored()
+
+    def _send(self) -> None:
+        """Turn the front of the buffer into one segment and start its creation."""
+        session = self._session
+        assert session is not None
+        batches = self._take_batches()
+        events = [event for batch in batches for event in batch.events]
+        data, segment = self._segments.encode(
+            session.id.segment_key(session.tip.slot),
+            events,
+            first_sequence=session.tip.sequence,
+            first_stamp=self._stamps.next(len(events)),
+            acknowledged=session.stored.slot,
+            previous=session.tip.digest,
+        )
+        session.tip = session.tip.after(segment)
+        session.active_ms = self._clock.elapsed_ms()
+        session.bytes += len(data)
+        self._quiet_close_ms = None
+        flight = _Flight(segment, data, batches)
+        flight.task = asyncio.create_task(self._fly(segment, data))
+        flight.task.add_done_callback(lambda _: self._wake.set())
+        self._flights.append(flight)
+
+    def _take_batches(self) -> list[_Batch]:
+        """Take whole batches off the buffer's front, as many as one segment holds."""
+        batches: list[_Batch] = []
+        events = size = 0
+        while self._buffer:
+            batch = self._buffer[0]
+            if batches and (events + len(batch.events) > APPEND_EVENTS_MAX or size + batch.size > APPEND_BYTES_MAX):
+                break
+            batches.append(self._buffer.popleft())
+            events, size = events + len(batch.events), size + batch.size
+        self._buffer_events -= events
+        self._buffer_bytes -= size
+        self._buffer_since_s = asyncio.get_running_loop().time()
+        return batches
+
+    async def _fly(self, segment: Segment, data: bytes) -> _Outcome:
+        key = segment.key
+        try:
+            await self._objects.create(segment_key(key.writer, key.chapter, key.session, key.slot), data)
+        except AlreadyExists:
+            return await self._judge(segment)
+        except LogStoreError as error:
+            _log.warning("creation given up: %s", error)
+            return _Outcome.GAVE_UP
+        return _Outcome.STORED
+
+    async def _judge(self, segment: Segment) -> _Outcome:
+        """Our slot is taken. (1) By our own earlier attempt: stored. (2) By another's final, or (3) by a fork's events: not ours."""
+        try:
+            found = await self._objects.segment(segment.key, remember=False)
+        except LogStoreError as error:
+            _log.warning("slot is taken and cannot be read: %s", error)
+            return _Outcome.GAVE_UP
+        if found is None:
+            return _Outcome.GAVE_UP
+        return _Outcome.STORED if found.digest == segment.digest else _Outcome.SEALED
+
+    # Doing: sessions
+
+    async def _open(self) -> None:
+        self._choose_idle_ms()
+        try:
+            opened = await self._roster.post(self._open_body)
+        except LogStoreError as error:
+            self._refuse_buffer(error)
+            return
+        assert opened is not None
+        now_ms = self._clock.elapsed_ms()
+        tip = Tip.of(opened)
+        self._session = _Session(SessionId.of(opened), tip, tip, opened_ms=now_ms, active_ms=now_ms)
+        self._sessions_opened += 1
+        self._quiet_close_ms = None
+
+    def _open_body(self, _tail: Entry) -> Body:
+        return Open(self.name, self._idle_ms, self._idle_ms + self._seal_ms_beyond_idle, self._settings.flights)
+
+    def _choose_idle_ms(self) -> None:
+        """Opened again within the idle time after an idle close: it closes too early; else start from the setting."""
+        ended_ms, settings = self._idle_ended_ms, self._settings
+        soon = ended_ms is not None and self._clock.elapsed_ms() - ended_ms < self._idle_ms
+        self._idle_ms = min(self._idle_ms * 2, settings.idle_ms_max) if soon else settings.idle_ms
+
+    def _refuse_buffer(self, cause: LogStoreError) -> None:
+        """No session could be opened: nothing in the buffer was ever sent."""
+        kind = NotStored if isinstance(cause, Unavailable) else type(cause)
+        while self._buffer:
+            batch = self._buffer.popleft()
+            self._buffer_events -= len(batch.events)
+            self._buffer_bytes -= batch.size
+            self._release(batch)
+            self._events_not_stored += len(batch.events)
+            if not batch.waiter.done():
+                error = kind(f"nothing was stored: {cause}")
+                error.__cause__ = cause
+                batch.waiter.set_exception(error)
+
+    async def _end(self) -> None:
+        """Create the final at the tip; everything before it is acknowledged."""
+        session = self._session
+        assert session is not None and not self._flights
+        now_ms = self._clock.elapsed_ms()
+        self._idle_ended_ms = now_ms if now_ms - session.active_ms >= self._idle_ms else None
+        self._session = None
+        try:
+            await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
+        except LogStoreError as error:
+            _log.warning("session could not be ended, others will seal it: %s", error)
+        self._on_stored()
+        self._tick_above(session.stored.stamp)
+
+    # Doing: trouble
+
+    async def _settle(self, outcome: _Outcome) -> None:
+        """Find out, and say, what became of the flights when the oldest one cannot simply be acknowledged."""
+        session = self._session
+        assert session is not None
+        won = False
+        try:
+            if outcome is _Outcome.GAVE_UP:
+                outcome, won = await self._seal_own_slot(session)
+            record = await self._looks.retired(session.id.chapter)
+        except LogStoreError as error:
+            await self._leave_session(session, lambda flight: self._answer_unknown(flight, error))
+            return
+        if record is not None:
+            await self._leave_retired_session(session, record)
+        elif outcome is _Outcome.STORED:
+            self._acknowledge(session, self._flights.popleft())
+        elif won:
+            await self._leave_session(session, self._answer_not_stored)
+        else:
+            await self._leave_session(session, None)
+
+    async def _seal_own_slot(self, session: _Session) -> tuple[_Outcome, bool]:
+        """Seal the oldest flight's slot: whether its events are stored, and if not, whether our seal was what stopped them."""
+        flight = self._flights[0]
+        found = await create_final(self._objects, self._stamps, session.id, session.stored, sealed=False)
+        if found is None:
+            raise Unavailable("slot was taken and is empty again")
+        segment, ours = found
+        return (_Outcome.STORED if segment.digest == flight.segment.digest else _Outcome.SEALED), ours
+
+    async def _leave_retired_session(self, session: _Session, record: Retired) -> None:
+        """The record says for ever which slots were stored; the others are sent again."""
+        held = record.sessions.get(session.id.number)
+        slots = 0 if held is None else held.slots
+        while self._flights and self._flights[0].segment.key.slot < slots:
+            flight = self._flights.popleft()
+            flight.task.cancel()
+            self._acknowledge(session, flight)
+        await self._leave_session(session, None)
+
+    async def _leave_session(self, session: _Session, answer: Callable[[_Flight], None] | None) -> None:
+        """Give up the session: each flight's callers get their answer, or (None) its events go back to the buffer's front."""
+        flights = list(self._flights)
+        self._flights.clear()
+        self._session = None
+        for flight in flights:
+            flight.task.cancel()
+        if flights:
+            await asyncio.wait([flight.task for flight in flights])
+        for flight in reversed(flights):
+            if answer is None:
+                self._return_to_buffer(flight)
+            else:
+                answer(flight)
+        self._on_stored()
+        self._tick_above(session.stored.stamp)
+
+    def _return_to_buffer(self, flight: _Flight) -> None:
+        self._buffer.extendleft(reversed(flight.batches))
+        self._buffer_events += flight.segment.count
+        self._buffer_bytes += sum(batch.size for batch in flight.batches)
+        self._events_sent_again += flight.segment.count
+
+    def _answer_not_stored(self, flight: _Flight) -> None:
+        key = flight.segment.key
+        self._events_not_stored += flight.segment.count
+        for batch in flight.batches:
+            self._release(batch)
+            if not batch.waiter.done():
+                name = segment_key(key.writer, key.chapter, key.session, key.slot)
+                batch.waiter.set_exception(
+                    NotStored(f"the store did not take it in time, slot sealed key={name}; append again")
+                )
+
+    def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
+        segment = flight.segment
+        key, seq, stamp = segment.key, segment.first_sequence, segment.first_stamp
+        name = segment_key(key.writer, key.chapter, key.session, key.slot)
+        self._events_unknown += segment.count
+        for batch in flight.batches:
+            count = len(batch.events)
+            self._release(batch)
+            receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
+            if not batch.waiter.done():
+                token = Question(receipt, segment.digest).token()
+                error = Unknown(f"may be stored or not key={name} cause={cause}; settle it by log.resolve", token=token)
+                error.__cause__ = cause
+                batch.waiter.set_exception(error)
+            seq, stamp = seq + count, stamp + count
+
+    async def _abandon_all(self) -> None:
+        """The pump ends: normally with nothing left; if it was cancelled or broke, nobody may be left waiting."""
+        self._closing = True
+        cause = Unavailable("the writer was stopped")
+        if self._session is not None and self._flights:
+            await self._leave_session(self._session, lambda flight: self._answer_unknown(flight, cause))
+        self._refuse_buffer(cause)
+
+    # Ticks
+
+    def read_tick(self) -> None:
+        """Somebody wants the watermark to move: end the session within a second if it is quiet."""
+        if self._session is not None and not self._buffer and not self._flights and self._quiet_close_ms is None:
+            self._quiet_close_ms = self._clock.elapsed_ms() + self._rng.randint(0, QUIET_CLOSE_MS_MAX)
+            self._wake.set()
+
+    def open_slots(self) -> tuple[int, int, int] | None:
+        """The open session's (chapter, number, slots stored), None without one."""
+        return (*self._session.id[:2], self._session.stored.slot) if self._session else None
+
+    def _tick_if_due(self) -> None:
+        newest, session = self._roster.newest, self._session
+        if newest is None or session is None or session.stored.stamp <= newest.stamp:
+            return
+        if self._stamps.physical_ms() - stamp_ms(newest.stamp) >= self._tick_due_ms:
+            self._tick_above(session.stored.stamp)
+
+    def _tick_above(self, stamp: int) -> None:
+        """Post one tick above ``stamp`` in the background, unless there is an entry above it."""
+        newest = self._roster.newest
+        if newest is not None and newest.stamp >= stamp or self._ticking is not None:
+            return
+        self._tick_due_ms = self._jittered_tick_ms()
+        self._ticking = asyncio.create_task(self._tick(stamp))
+
+    async def _tick(self, stamp: int) -> None:
+        try:
+            await self._post_tick(stamp)
+        except LogStoreError as error:
+            _log.warning("tick could not be posted, the watermark may lag: %s", error)
+        finally:
+            self._ticking = None
+
+    def _jittered_tick_ms(self) -> int:
+        return round(self._settings.tick_ms * self._rng.uniform(0.75, 1.25))
