@@ -47,7 +47,7 @@ async def require_safe(store: FileStore, nonce: str) -> None:
     """Raise UnsafeStore when ``store`` lets a second creation of a key through, alone or in a race.
 
     Writes one object, ``probe/<nonce>/race``, and removes it; ``nonce`` must be new.
-    Cost: five creations, two GETs, one DELETE.
+    Cost: five creations, three GETs, one DELETE.
     """
     key = f"probe/{nonce}/race"
     try:

@@ -26,13 +26,17 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.handlers import add_expect_header
+from botocore.loaders import Loader, create_loader
 
 from logstore.errors import AlreadyExists, LogStoreError, NotFound, Unavailable, UnsafeStore
 from logstore.filestore.base import Blob, Listed, check_key, check_prefix, check_range, is_key
@@ -181,11 +185,22 @@ class S3Store:
             if self._closed:
                 raise Unavailable(f"the store is closed bucket={self._bucket}")
             if self._client is None:
-                client = aioboto3.Session().client(
+                session = get_session()
+                session.register_component("data_loader", _descriptions())
+                client = aioboto3.Session(botocore_session=session).client(
                     "s3", endpoint_url=self._endpoint_url, region_name=self._region, config=self._config
                 )
-                self._client = await self._opened.enter_async_context(client)
+                opened: Any = await self._opened.enter_async_context(client)
+                # "Expect: 100-continue" costs every creation a round trip before its body may leave.
+                opened.meta.events.unregister("before-call.s3", add_expect_header)
+                self._client = opened
             return self._client
+
+
+@cache
+def _descriptions() -> Loader:
+    """What botocore knows of the service: read once for the process, because that takes 150 ms."""
+    return create_loader()
 
 
 class _SessionWithoutRetry(AIOHTTPSession):

@@ -76,6 +76,7 @@ class RetryingStore:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._store = store
+        self.remote = store.remote
         self._settings = settings or RetrySettings()
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -83,11 +84,6 @@ class RetryingStore:
 
     def __repr__(self) -> str:
         return f"<RetryingStore {self._store!r}>"
-
-    @property
-    def remote(self) -> bool:
-        """That of the store within."""
-        return self._store.remote
 
     async def create(self, key: str, data: bytes) -> int | None:
         """See FileStore and above."""
@@ -216,15 +212,11 @@ class MeteredStore:
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
+        self.remote = store.remote
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def __repr__(self) -> str:
         return f"<MeteredStore requests={self.statistics().requests} {self._store!r}>"
-
-    @property
-    def remote(self) -> bool:
-        """That of the store within."""
-        return self._store.remote
 
     def statistics(self) -> StoreStatistics:
         """Return the counts since this object was made."""

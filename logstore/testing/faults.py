@@ -61,6 +61,7 @@ class FaultyStore:
         landing_chance: float = 0.25,
     ) -> None:
         self._store = store
+        self.remote = store.remote
         self._rng = rng or random.Random(0)
         self._plan = {verb: deque(faults) for verb, faults in (plan or {}).items()}
         self._chances = dict(chances or {})
@@ -70,11 +71,6 @@ class FaultyStore:
 
     def __repr__(self) -> str:
         return f"<FaultyStore faults={sum(self.faults.values())} late={len(self._late)} {self._store!r}>"
-
-    @property
-    def remote(self) -> bool:
-        """That of the store within."""
-        return self._store.remote
 
     async def create(self, key: str, data: bytes) -> int | None:
         """See FileStore."""

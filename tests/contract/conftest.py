@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import boto3
 import pytest
 from botocore.config import Config
+from botocore.session import get_session
 
 from logstore.filestore import FileStore, LocalStore, MemoryStore
 from logstore.filestore.s3 import S3Store
@@ -58,7 +58,7 @@ def ceph_endpoint() -> str:
 
 
 def make_bucket(endpoint: str, access_key: str, secret_key: str) -> None:
-    client = boto3.client(
+    client = get_session().create_client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",

@@ -1,0 +1,385 @@
+"""LocalStore: what lies on the disk after a power cut, what a crash leaves behind, and what the system may refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logstore.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable, UnsafeStore
+from logstore.filestore import FileStore, LocalStore, MemoryStore
+from logstore.filestore import local as local_module
+from logstore.filestore.base import is_key
+from logstore.testing.clock import ManualClock
+
+HOUR_MS = 3_600_000
+
+
+class Disk:
+    """The ``os`` module as LocalStore sees it, noting each step that changes the disk or makes a change last."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, ...]] = []
+        self.fail: dict[str, OSError] = {}  # by function: raised instead of the call
+        self._opened: dict[int, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def _step(self, function: str, *paths: str) -> None:
+        if function in self.fail:
+            raise self.fail[function]
+        self.steps.append((function, *paths))
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        if "open" in self.fail:
+            raise self.fail["open"]
+        handle = os.open(path, flags, mode)
+        self._opened[handle] = path
+        return handle
+
+    def write(self, handle: int, data: bytes | memoryview) -> int:
+        self._step("write", self._opened[handle])
+        return os.write(handle, data[:700])  # a write may take less than it was given
+
+    def fsync(self, handle: int) -> None:
+        path = self._opened[handle]
+        self._step("sync directory" if os.path.isdir(path) else "sync file", path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path)
+        self._step("mkdir", path)
+
+    def link(self, source: str, target: str) -> None:
+        self._step("link", source, target)
+        os.link(source, target)
+
+    def scandir(self, path: str) -> Any:
+        self.steps.append(("scandir", path))
+        return os.scandir(path)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(local_module, "os", disk)
+    return disk
+
+
+def left_by_power_cut(
+    steps: list[tuple[str, ...]], top: str, before: tuple[str, ...], *, names_reach_disk: bool
+) -> dict[str, bool]:
+    """Which names a power cut after ``steps`` leaves, and whether their content is whole.
+
+    The disk does the worst that it may. Content that was not synced is lost. Names that were not
+    synced are lost as well or, with ``names_reach_disk``, survive all the same. ``before``
+    lists what was made earlier, by a process that synced nothing; only ``top`` is sure to be there.
+    """
+    whole: dict[str, bool] = dict.fromkeys(before, True)
+    durable, pending = {top}, set(before)
+    for step in steps:
+        match step:
+            case ("write", path):
+                whole[path] = False
+            case ("sync file", path):
+                whole[path] = True
+            case ("mkdir", path):
+                pending.add(path)
+            case ("link", source, target):
+                whole[target] = whole[source]
+                pending.add(target)
+            case ("sync directory", path):
+                durable |= {name for name in pending if os.path.dirname(name) == path}
+    names = durable | pending if names_reach_disk else durable
+    reachable = {name for name in names if all(str(p) in names for p in Path(name).parents if str(p).startswith(top))}
+    return {name: whole.get(name, True) for name in reachable}
+
+
+@pytest.mark.parametrize("made_before", [(), ("root",), ("root", "root/a"), ("root", "root/a", "root/a/b", "root/tmp")])
+async def test_a_power_cut_leaves_the_whole_object_or_none(
+    tmp_path: Path, disk: Disk, made_before: tuple[str, ...]
+) -> None:
+    """At no step can a torn object have the name, and once create has returned the object survives.
+
+    That holds too where another process had made directories and not yet synced them.
+    """
+    before = tuple(str(tmp_path / name) for name in made_before)
+    for path in before:
+        os.mkdir(path)
+    store, name = LocalStore(tmp_path / "root"), str(tmp_path / "root/a/b/c")
+    await store.create("a/b/c", b"x" * 2_000)
+    for cut in range(len(disk.steps) + 1):
+        for names_reach_disk in (False, True):
+            left = left_by_power_cut(disk.steps[:cut], str(tmp_path), before, names_reach_disk=names_reach_disk)
+            assert left.get(name, True), f"torn after {disk.steps[:cut]}"
+    assert name in left_by_power_cut(disk.steps, str(tmp_path), before, names_reach_disk=False)
+    await store.aclose()
+
+
+async def test_a_refused_name_is_durable(tmp_path: Path, disk: Disk) -> None:
+    """AlreadyExists is told after the name is synced: whoever reads its own object there may call it stored."""
+    before = tuple(str(tmp_path / name) for name in ("root", "root/a", "root/a/b"))
+    os.makedirs(tmp_path / "root/a")
+    (tmp_path / "root/a/b").write_bytes(b"from an attempt that has not come back")
+    store = LocalStore(tmp_path / "root")
+    with pytest.raises(AlreadyExists):
+        await store.create("a/b", b"x")
+    assert before[-1] in left_by_power_cut(disk.steps, str(tmp_path), before, names_reach_disk=False)
+    await store.aclose()
+
+
+async def test_a_second_creation_in_a_directory_syncs_twice(tmp_path: Path, disk: Disk) -> None:
+    """In the steady state a creation costs one sync of the file, a link, and one sync of its directory."""
+    store = LocalStore(tmp_path)
+    await store.create("a/1", b"x")
+    disk.steps.clear()
+    await store.create("a/2", b"x")
+    assert [step[0] for step in disk.steps] == ["write", "sync file", "link", "sync directory"]
+    await store.aclose()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["open", "write", "fsync", "link"])
+async def test_what_the_system_refuses_is_unavailable(tmp_path: Path, disk: Disk, code: int, function: str) -> None:
+    """A refused step names the key and its reason, leaves nothing behind, and the next try works."""
+    store = LocalStore(tmp_path)
+    await store.create("a/0", b"x")
+    disk.fail["sync file" if function == "fsync" else function] = OSError(code, os.strerror(code))
+    with pytest.raises(Unavailable, match=f"key=a/1 errno={errno.errorcode[code]}"):
+        await store.create("a/1", b"x")
+    disk.fail.clear()
+    assert os.listdir(tmp_path / "tmp") == []
+    assert [listed.key async for listed in store.list("")] == ["a/0"]
+    await store.create("a/1", b"x")
+    await store.aclose()
+
+
+async def test_refused_reads_and_deletions_are_unavailable(tmp_path: Path, disk: Disk) -> None:
+    """Permission denied is said plainly, and is never taken for absence."""
+    store = LocalStore(tmp_path)
+    await store.create("a/1", b"x")
+    disk.fail["open"] = PermissionError(errno.EACCES, "no")
+    with pytest.raises(Unavailable, match="permission denied"):
+        await store.get("a/1")
+    with pytest.raises(Unavailable, match="permission denied"):
+        await store.delete("a/1")
+    await store.aclose()
+
+
+async def test_a_failed_directory_sync_is_ambiguous(tmp_path: Path, disk: Disk) -> None:
+    """When the last step fails, the caller is told Unavailable, and AlreadyExists when it tries again."""
+    store = LocalStore(tmp_path)
+    await store.create("a/0", b"x")
+    disk.fail["sync directory"] = OSError(errno.EIO, "no")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await store.create("a/1", b"mine")
+    disk.fail.clear()
+    with pytest.raises(AlreadyExists):
+        await store.create("a/1", b"mine")
+    assert (await store.get("a/1")).data == b"mine"
+    await store.aclose()
+
+
+async def test_a_file_system_without_links_is_refused(tmp_path: Path, disk: Disk) -> None:
+    """Where files cannot be linked, creation would not be exclusive and whole: UnsafeStore."""
+    store = LocalStore(tmp_path)
+    disk.fail["link"] = PermissionError(errno.EPERM, "no")
+    with pytest.raises(UnsafeStore, match="cannot link"):
+        await store.create("a", b"x")
+    await store.aclose()
+
+
+@pytest.mark.parametrize("first_second", [("a", "a/b"), ("a/b", "a"), ("a", "a/b/c"), ("a/b/c", "a")])
+@pytest.mark.parametrize("kind", ["memory", "local"])
+async def test_a_name_is_no_file_and_directory(tmp_path: Path, kind: str, first_second: tuple[str, str]) -> None:
+    """Where one of two keys would be the other's directory, the second is refused, not taken for a lost race."""
+    store: FileStore = LocalStore(tmp_path) if kind == "local" else MemoryStore()
+    first, second = first_second
+    await store.create(first, b"x")
+    with pytest.raises(InvalidArgument, match="object cannot"):
+        await store.create(second, b"y")
+    assert (await store.get(first)).data == b"x"
+    with pytest.raises(NotFound):
+        await store.get(second)
+    await store.aclose()
+
+
+async def test_a_root_that_is_a_file_is_unavailable(tmp_path: Path) -> None:
+    """A root that is no directory is said to be the trouble, not the key."""
+    (tmp_path / "root").write_bytes(b"")
+    store = LocalStore(tmp_path / "root")
+    with pytest.raises(Unavailable, match="not a directory"):
+        await store.create("a", b"x")
+    await store.aclose()
+
+
+async def test_a_crash_leaves_only_temporaries(tmp_path: Path) -> None:
+    """Torn temporaries are in nobody's way, and a sweep takes those that are old, and only those."""
+    clock = ManualClock(wall_ms=time.time_ns() // 1_000_000)
+    store = LocalStore(tmp_path, clock=clock)
+    await store.create("a/1", b"x")
+    (tmp_path / "tmp/torn").write_bytes(b"half an ob")
+    (tmp_path / "tmp/empty").touch()
+    assert [listed.key async for listed in store.list("")] == ["a/1"]
+    assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 0
+    clock.advance(2 * HOUR_MS)
+    assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 2
+    assert os.listdir(tmp_path / "tmp") == []
+    assert (await store.get("a/1")).data == b"x"
+    await store.aclose()
+
+
+async def test_empty_directories_stay_until_a_sweep(tmp_path: Path) -> None:
+    """Deletion leaves directories alone; a sweep takes old empty ones, and a create makes them again."""
+    clock = ManualClock(wall_ms=time.time_ns() // 1_000_000)
+    store, other = LocalStore(tmp_path, clock=clock), LocalStore(tmp_path)
+    await store.create("a/b/1", b"x")
+    await other.create("a/b/2", b"x")
+    await store.create("c/1", b"x")
+    await store.delete("a/b/1")
+    await store.delete("a/b/2")
+    assert (await store.sweep(older_than_ms=HOUR_MS)).directories == 0
+    clock.advance(2 * HOUR_MS)
+    assert (await store.sweep(older_than_ms=HOUR_MS)).directories == 1
+    os.rmdir(tmp_path / "a")  # what a later sweep does, when the directory has become old again
+    await store.create("a/b/3", b"x")
+    await other.create("a/b/4", b"x")
+    assert [listed.key async for listed in other.list("")] == ["a/b/3", "a/b/4", "c/1"]
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_create_gives_up_when_its_directory_keeps_vanishing(tmp_path: Path, disk: Disk) -> None:
+    """A name that cannot be linked after a few tries is Unavailable, not an endless loop."""
+    store = LocalStore(tmp_path)
+    disk.fail["link"] = FileNotFoundError(errno.ENOENT, "no")
+    with pytest.raises(Unavailable, match="key=a/1"):
+        await store.create("a/1", b"x")
+    await store.aclose()
+
+
+async def test_small_and_absent_files_are_answered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tailing never waits for a thread; only a get of more than 64 KiB does."""
+    store = LocalStore(tmp_path)
+    await store.create("small", b"x" * 65_536)
+    await store.create("large", b"x" * 65_537)
+
+    async def no_thread(work: Callable[..., object], *_arguments: object) -> object:
+        raise AssertionError(f"a thread for {work}")
+
+    monkeypatch.setattr(store, "_in_thread", no_thread)
+    assert len((await store.get("small")).data) == 65_536
+    assert len((await store.get("large", 1)).data) == 65_536
+    with pytest.raises(NotFound):
+        await store.get("absent")
+    with pytest.raises(AssertionError, match="a thread for"):
+        await store.get("large")
+    await store.aclose()
+
+
+async def test_listing_reads_no_directory_that_it_need_not(tmp_path: Path, disk: Disk) -> None:
+    """Directories before the position, and beside the prefix, are not looked into."""
+    store = LocalStore(tmp_path)
+    for chapter in "abcd":
+        await store.create(f"log/{chapter}/x/1", b"")
+    await store.create("other/1", b"")
+    disk.steps.clear()
+    assert [listed.key async for listed in store.list("log/", "log/c/x/0")] == ["log/c/x/1", "log/d/x/1"]
+    read = [os.path.relpath(step[1], tmp_path) for step in disk.steps if step[0] == "scandir"]
+    assert read == ["log", "log/c", "log/c/x", "log/d", "log/d/x"]
+    await store.aclose()
+
+
+async def test_what_is_no_object_is_not_listed(tmp_path: Path) -> None:
+    """Names that are no keys, pipes and broken links are passed over, and a pipe does not hang a get."""
+    store = LocalStore(tmp_path)
+    await store.create("a/1", b"x")
+    (tmp_path / "a/not a key").touch()
+    os.mkfifo(tmp_path / "a/pipe")
+    (tmp_path / "a/broken").symlink_to(tmp_path / "nowhere")
+    assert [listed.key async for listed in store.list("")] == ["a/1"]
+    for key in ("a/pipe", "a/broken"):
+        with pytest.raises(NotFound):
+            await store.get(key)
+    await store.aclose()
+
+
+async def test_stores_over_one_directory_are_one_store(tmp_path: Path) -> None:
+    """Creations race through several stores, as through several processes, and one wins."""
+    stores = [LocalStore(tmp_path) for _ in range(4)]
+
+    async def run(store: LocalStore, key: str, data: bytes) -> bool:
+        try:
+            await store.create(key, data)
+            return True
+        except AlreadyExists:
+            return False
+
+    for round_ in range(20):
+        racers = [run(store, f"new{round_}/x", b"%d" % n) for n, store in enumerate(stores * 2)]
+        assert sum(await asyncio.gather(*racers)) == 1
+    assert os.listdir(tmp_path / "tmp") == []
+    for store in stores:
+        await store.aclose()
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    """Using a closed store is Unavailable, and its repr tells."""
+    store = LocalStore(tmp_path)
+    await store.aclose()
+    with pytest.raises(Unavailable, match="closed"):
+        await store.create("a", b"x")
+    assert repr(store) == f"<LocalStore root={str(tmp_path)!r} closed>"
+
+
+async def test_an_absent_root_is_an_empty_store(tmp_path: Path) -> None:
+    """Before the first creation there is nothing to find, to list or to delete, and looking makes nothing."""
+    store = LocalStore(tmp_path / "not/yet")
+    assert [listed async for listed in store.list("")] == []
+    await store.delete("a/b")
+    with pytest.raises(NotFound):
+        await store.get("a/b")
+    assert os.listdir(tmp_path) == []
+    await store.aclose()
+
+
+SEGMENTS = st.text("ab.-0~", min_size=1, max_size=3)
+KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join).filter(is_key)
+
+
+@given(keys=st.sets(KEYS, max_size=12), prefix=KEYS | st.just(""), after=KEYS | st.just(""), slash=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_listing_equals_a_sorted_set(keys: set[str], prefix: str, after: str, slash: bool) -> None:
+    """For any names, prefix and position, a listing is the sorted set of keys, cut by both."""
+    prefix += "/" if slash and prefix else ""
+    kept: list[str] = []
+
+    async def both() -> None:
+        memory = MemoryStore()
+        with tempfile.TemporaryDirectory() as root:
+            local = LocalStore(root)
+            for key in sorted(keys):
+                try:
+                    await memory.create(key, b"")
+                except InvalidArgument:
+                    continue  # the directory of another
+                kept.append(key)
+                (Path(root) / key).parent.mkdir(parents=True, exist_ok=True)
+                (Path(root) / key).touch()
+                memory._check()
+            want = sorted(key for key in kept if key.startswith(prefix) and key > after)
+            assert [listed.key async for listed in memory.list(prefix, after)] == want
+            assert [listed.key async for listed in local.list(prefix, after)] == want
+            await local.aclose()
+
+    asyncio.run(both())
