@@ -19,6 +19,7 @@ from logstore.frame import DIGEST_BYTES, Fields, ObjectType, decode_fields, enco
 from logstore.keys import NAME_BYTES_MAX, NUMBER_MAX, entry_key
 
 __all__ = [
+    "Address",
     "Begin",
     "Body",
     "Closed",
@@ -28,7 +29,9 @@ __all__ = [
     "Scope",
     "Tick",
     "decode_entry",
+    "decode_scopes",
     "encode_entry",
+    "encode_scopes",
     "next_entry",
     "require_follows",
 ]
@@ -157,7 +160,7 @@ def encode_entry(entry: Entry) -> tuple[bytes, Entry]:
             "stamp": entry.stamp,
             "previous": entry.previous,
             "nonce": entry.nonce,
-            "scopes": [[scope.kinds, scope.chapter, scope.number] for scope in entry.scopes],
+            "scopes": encode_scopes(entry.scopes),
             **_body_fields(entry.body),
         },
     )
@@ -191,13 +194,19 @@ def decode_entry(chapter: int, number: int, data: bytes) -> Entry:
         stamp=fields.number("stamp"),
         previous=fields.binary("previous", DIGEST_BYTES),
         nonce=fields.binary("nonce", NONCE_BYTES),
-        scopes=_decode_scopes(fields),
+        scopes=decode_scopes(fields),
         body=_decode_body(fields, kind),
         digest=fields.digest,
     )
 
 
-def _decode_scopes(fields: Fields) -> tuple[Scope, ...]:
+def encode_scopes(scopes: Sequence[Scope]) -> list[list[Any]]:
+    """Return scopes as they lie in an object."""
+    return [[scope.kinds, scope.chapter, scope.number] for scope in scopes]
+
+
+def decode_scopes(fields: Fields) -> tuple[Scope, ...]:
+    """Return the ``scopes`` field of an entry or a retirement record."""
     scopes = []
     for kinds, chapter, number in fields.rows("scopes", list, int, int):
         if not kinds or not set(map(type, kinds)) <= {str}:

@@ -8,7 +8,7 @@ reading is ordered after what was read.
 
 Invariants:
 - What is remembered is what the store holds: own objects enter only when certainly stored.
-- The memory holds at most ``bytes_max`` bytes of stored size, the oldest leaving first.
+- The memory holds at most about ``bytes_max`` bytes, the oldest leaving first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from logstore.segment import Segment, decode_segment
 
 __all__ = ["Objects"]
 
+ENTRY_WEIGHT: Final = 2_000  # about the memory that a decoded entry takes
 DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
 
 
@@ -73,7 +74,7 @@ class Objects:
         if blob is None:
             return None
         entry = decode_entry(chapter, number, blob.data)
-        self.remember_entry(entry, blob.size)
+        self.remember_entry(entry)
         return entry
 
     async def segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
@@ -90,7 +91,7 @@ class Objects:
             segment = await asyncio.to_thread(decode_segment, key, blob.data)
         self._stamps.merge(segment.last_stamp)
         if remember:
-            self.remember_segment(segment, blob.size)
+            self.remember_segment(segment)
         return segment
 
     async def _get(self, name: str) -> Blob | None:
@@ -122,19 +123,19 @@ class Objects:
 
     # Remembering
 
-    def remember_entry(self, entry: Entry, size: int) -> None:
+    def remember_entry(self, entry: Entry) -> None:
         """Keep an entry that is certainly stored; its stamp counts from now on."""
         self._stamps.merge(entry.stamp)
-        self._remember(entry_key(*entry.address), entry, size)
+        self._remember(entry_key(*entry.address), entry, ENTRY_WEIGHT)
 
-    def remember_segment(self, segment: Segment, size: int) -> None:
+    def remember_segment(self, segment: Segment) -> None:
         """Keep a segment that is certainly stored."""
-        self._remember(_name(segment.key), segment, size)
+        self._remember(_name(segment.key), segment, segment.weight)
 
-    def _remember(self, name: str, decoded: Entry | Segment, size: int) -> None:
+    def _remember(self, name: str, decoded: Entry | Segment, weight: int) -> None:
         _, replaced = self._memory.pop(name, (None, 0))
-        self._memory[name] = (decoded, size)
-        self._bytes += size - replaced
+        self._memory[name] = (decoded, weight)
+        self._bytes += weight - replaced
         while self._bytes > self._bytes_max and len(self._memory) > 1:
             _, (_, dropped) = self._memory.popitem(last=False)
             self._bytes -= dropped

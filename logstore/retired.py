@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from logstore.entry import Scope, decode_scopes, encode_scopes
 from logstore.errors import Corrupt
 from logstore.frame import DIGEST_BYTES, ObjectType, decode_fields, encode_fields
 from logstore.keys import NUMBER_MAX, retired_key
@@ -22,12 +23,13 @@ class RetiredSession(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """The retirement of ``chapter``, whose list ended with entry number ``closed`` of this digest and stamp."""
+    """The retirement of ``chapter``, whose list ended with entry number ``closed`` of this digest, stamp and scopes."""
 
     chapter: int
     closed: int
     digest: bytes
     stamp: int
+    scopes: tuple[Scope, ...]
     sessions: Mapping[int, RetiredSession]
     archives: tuple[str, ...] = ()
 
@@ -41,6 +43,7 @@ def encode_retired(retired: Retired) -> bytes:
             "closed": retired.closed,
             "digest": retired.digest,
             "stamp": retired.stamp,
+            "scopes": encode_scopes(retired.scopes),
             "sessions": [[session, *held] for session, held in sorted(retired.sessions.items())],
             "archives": retired.archives,
         },
@@ -58,6 +61,7 @@ def decode_retired(chapter: int, data: bytes) -> Retired:
         closed=fields.number("closed", NUMBER_MAX),
         digest=fields.binary("digest", DIGEST_BYTES),
         stamp=fields.number("stamp"),
+        scopes=decode_scopes(fields),
         sessions={
             session: RetiredSession(slots, last) for session, slots, last in fields.rows("sessions", int, int, int)
         },

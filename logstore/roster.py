@@ -27,7 +27,7 @@ from logstore.keys import entry_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 
-__all__ = ["Roster", "gallop"]
+__all__ = ["Roster", "gallop", "is_tail"]
 
 BEATEN_MAX: Final = 200  # each defeat is another's progress; this many in a row is no longer chance
 PAUSE_MS_MAX: Final = 1_000
@@ -55,6 +55,19 @@ async def gallop(probe: Callable[[int], Awaitable[T | None]], first: int) -> tup
         else:
             absent = middle
     return last, found
+
+
+async def is_tail(objects: Objects, looks: Looks, chapter: int, number: int) -> bool:
+    """Whether the list ends before ``number``, which was absent just now; False: it is there after all.
+
+    Cost: two GETs, more when something lies beyond. Raises Missing when the number was lost.
+    """
+    beyond = await asyncio.gather(objects.entry(chapter, number + 1), objects.entry(chapter + 1, 0))
+    if not any(beyond):
+        return True
+    if await objects.entry(chapter, number) is None and await looks.look(chapter) is None:
+        raise Missing(f"a roster entry is gone key={entry_key(chapter, number)}; restore it")
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +144,11 @@ class Roster:
                 ahead = await gallop(partial(self._objects.entry, chapter), number + 1)
                 self._newest = ahead[1] if ahead else entry
                 continue
-            if await self._is_tail(chapter, number):
+            ended = await is_tail(self._objects, self._looks, chapter, number)
+            if await self._looks.retired(chapter) is not None:
+                raise _Void(chapter)
+            if ended:
                 return
-
-    async def _is_tail(self, chapter: int, number: int) -> bool:
-        """Whether the list ends before the absent ``number``; Missing when it was lost, _Void when retired."""
-        beyond = await asyncio.gather(self._objects.entry(chapter, number + 1), self._objects.entry(chapter + 1, 0))
-        if any(beyond):
-            if await self._objects.entry(chapter, number) is not None:
-                return False
-            if await self._looks.look(chapter) is None:
-                raise Missing(f"a roster entry is gone key={entry_key(chapter, number)}; restore it")
-        if await self._looks.retired(chapter) is not None:
-            raise _Void(chapter)
-        return True
 
     async def post(self, decide: Decide) -> Entry | None:
         """Append the entry whose body ``decide`` returns for the tail; None when it returns None.
@@ -185,6 +189,6 @@ class Roster:
         if await self._looks.retired(entry.chapter) is not None:
             self._newest = None
             return None
-        self._objects.remember_entry(entry, len(data))
+        self._objects.remember_entry(entry)
         self.learn(entry)
         return entry

@@ -7,13 +7,15 @@ that slot by create-if-absent alone; no clock takes part in it. (RFC 0001 ยง3, ย
 from __future__ import annotations
 
 from logstore.clock import StampClock
-from logstore.errors import AlreadyExists
+from logstore.errors import AlreadyExists, Missing
+from logstore.frontier import OpenSession
 from logstore.keys import segment_key
+from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
 
-__all__ = ["create_final"]
+__all__ = ["create_final", "seal_silent"]
 
 
 async def create_final(
@@ -41,5 +43,33 @@ async def create_final(
     except AlreadyExists:
         found = await objects.segment(key)
         return None if found is None else (found, found.digest == final.digest)
-    objects.remember_segment(final, len(data))
+    objects.remember_segment(final)
     return final, True
+
+
+async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stamps: StampClock) -> Segment | None:
+    """Seal another's session at its tail; return the final, or None: it is not silent, has ended, or is retired.
+
+    The caller has seen it silent for its seal time. Cost: one GET per slot that may be in flight, and one PUT.
+    Raises Missing, and seals nothing, when a tick, a later slot or our own reading says that the gap was stored.
+    """
+    tip = session.tip
+    if await objects.segment(session.id.segment_key(tip.slot)) is not None:
+        return None
+    beyond = [session.id.segment_key(tip.slot + ahead) for ahead in range(1, session.opened.flights + 1)]
+    witnesses = [segment for key in beyond if (segment := await objects.segment(key)) is not None]
+    if session.taken or session.named > tip.slot or any(witness.acknowledged > tip.slot for witness in witnesses):
+        if await objects.segment(session.id.segment_key(tip.slot)) is not None or await looks.look(session.id.chapter):
+            return None
+        key = session.id.segment_key(tip.slot)
+        name = segment_key(key.writer, key.chapter, key.session, key.slot)
+        raise Missing(
+            f"a stored segment is gone, its session is not sealed key={name}; restore it, or `logstore copy --accept-loss`"
+        )
+    if await looks.retired(session.id.chapter):
+        return None
+    found = await create_final(objects, stamps, session.id, tip, sealed=True)
+    if found is None or await looks.retired(session.id.chapter):
+        return None
+    final, ours = found
+    return final if ours else None

@@ -80,6 +80,12 @@ class Segment:
     previous: bytes
     digest: bytes
     columns: Columns | None
+    columns_bytes: int = 0
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return 1_000 + self.columns_bytes + 120 * self.count
 
 
 class SegmentEncoder:

@@ -428,7 +428,7 @@ class Writer:
         self._segments_stored += 1
         self._bytes_stored += len(flight.data)
         self._events_stored += segment.count
-        self._objects.remember_segment(segment, len(flight.data))
+        self._objects.remember_segment(segment)
         seq, stamp, key = segment.first_sequence, segment.first_stamp, segment.key
         for batch in flight.batches:
             count = len(batch.events)

@@ -69,8 +69,10 @@ class FileStore(Protocol):
     Every method may raise ``Unavailable``. All may be called concurrently.
     """
 
-    remote: bool
-    """Whether a round trip crosses a network: the default poll and linger times depend on it."""
+    @property
+    def remote(self) -> bool:
+        """Whether a round trip crosses a network: the default poll and linger times depend on it."""
+        ...
 
     async def create(self, key: str, data: bytes) -> int | None:
         """Store ``data`` under ``key``, all or nothing, durably; return the store's time (Unix ms) if it tells.

@@ -1,0 +1,94 @@
+"""An event-sourced, append-only log in a plain file or object store: no database, no server, no locks.
+
+Every process that writes appends immutable segments of events under a prefix that is its alone;
+every process that reads gets one order out of them. The store is the only thing they share.
+
+>>> import asyncio
+>>> import logstore
+>>> from logstore import Event
+>>> async def session():
+...     async with logstore.open("memory://readme") as log:
+...         async with log.writer("web-1") as writer:
+...             await writer.append(Event(kind="Deployment", key="d-1", type="planned", data={"status": 1}))
+...         return [(event.key, event.data["status"]) async for event in log.read()]
+>>> asyncio.run(session())
+[('d-1', 1)]
+
+It knows nothing of views; those are in ``projections``, which is built on it. It is no message queue and no
+SQL database, and nothing is faster than the store below it.
+"""
+
+from __future__ import annotations
+
+from logstore.clock import Clock, SystemClock
+from logstore.errors import (
+    AlreadyExists,
+    ClockSkew,
+    Conflict,
+    Corrupt,
+    Fenced,
+    InvalidArgument,
+    InvalidCursor,
+    LimitExceeded,
+    LogStoreError,
+    Missing,
+    NotFound,
+    NotStored,
+    StaleStore,
+    Trimmed,
+    Unavailable,
+    Unknown,
+    UnsafeStore,
+)
+from logstore.event import Event, StoredEvent
+from logstore.filestore import RetrySettings, StoreStatistics
+from logstore.filestore.base import FileStore
+from logstore.follower import FollowSettings
+from logstore.frontier import Position
+from logstore.log import Log, LogSettings
+from logstore.log import open_log as open  # noqa: A004 - `logstore.open` is how one says it
+from logstore.reader import Reader
+from logstore.receipt import Receipt
+from logstore.writer import Writer, WriterSettings, WriterStatistics
+
+__all__ = [
+    # The log
+    "open",
+    "Log",
+    "LogSettings",
+    # Writing
+    "Event",
+    "Writer",
+    "WriterSettings",
+    "WriterStatistics",
+    "Receipt",
+    # Reading
+    "Reader",
+    "StoredEvent",
+    "Position",
+    "FollowSettings",
+    # The store below, and time
+    "FileStore",
+    "RetrySettings",
+    "StoreStatistics",
+    "Clock",
+    "SystemClock",
+    # Errors
+    "LogStoreError",
+    "Unavailable",
+    "AlreadyExists",
+    "NotFound",
+    "UnsafeStore",
+    "NotStored",
+    "Unknown",
+    "ClockSkew",
+    "Conflict",
+    "Fenced",
+    "LimitExceeded",
+    "Corrupt",
+    "Missing",
+    "Trimmed",
+    "StaleStore",
+    "InvalidArgument",
+    "InvalidCursor",
+]

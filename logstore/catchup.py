@@ -1,0 +1,422 @@
+"""The only way events leave the log: from one frontier to a bound, in total order.
+
+Catching up merges the roster and the sessions by stamp. A session's stream starts when the merge
+reaches its open entry, so that what is in memory is a segment, and a few fetched ahead, per session open at that stamp.
+Out come *runs*: slices of one segment's columns. A run is *settled* when, at that point of the merge, no session has
+run dry without its final and the next roster entry is known: that is, at or below the watermark.
+
+Without a bound it goes on to what is stored when it starts: a session ends at its final, or at an absent slot; one that
+seems to be written right now is measured once and read to there, so that a fast writer cannot keep a reader for ever.
+
+Invariants:
+- Runs of one catch-up are in total order; the frontier moves past a run when the next one is asked for.
+- No slot and no entry is passed over; an absent one ends its stream, or is Missing when something says that it existed.
+- Whatever is concluded from an object or an absence rests on the sleeper's rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from logstore.clock import COUNTER_BITS, STAMP_MAX, StampClock
+from logstore.entry import Address, Entry, Open, Tick
+from logstore.errors import Corrupt, LogStoreError, Missing
+from logstore.frontier import Frontier, OpenSession
+from logstore.keys import segment_key
+from logstore.looks import Looks
+from logstore.objects import Objects
+from logstore.roster import gallop, is_tail
+from logstore.segment import Segment
+from logstore.session import SessionId
+
+__all__ = ["Run", "catch_up"]
+
+WINDOW_MAX: Final = 8  # slots fetched ahead of one session; those beyond its end are wasted GETs
+AHEAD_MAX: Final = 24  # segments fetched ahead of the merge in all
+ENTRIES_AHEAD_MAX: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive events ``start`` to ``stop`` of one segment, next in the order."""
+
+    segment: Segment
+    start: int
+    stop: int
+    settled: bool
+
+
+class _Budget:
+    """How many segments may still be fetched ahead."""
+
+    def __init__(self) -> None:
+        self.left = AHEAD_MAX
+
+
+class _Stream:
+    """One session's segments, slot by slot, some of them fetched ahead."""
+
+    def __init__(
+        self,
+        session: SessionId,
+        slot: int,
+        taken: int,
+        stop: int | None,
+        objects: Objects,
+        now_stamp: int,
+        budget: _Budget,
+    ) -> None:
+        self.session = session
+        self.head: Segment | None = None
+        self.taken = taken
+        self.dry = False  # nothing more to read, though the session has not ended
+        self._slot = slot
+        self._stop = stop
+        self._objects = objects
+        self._now_stamp = now_stamp
+        self._budget = budget
+        self._window = 1
+        self._ahead: deque[asyncio.Task[Segment | None]] = deque()
+
+    @property
+    def address(self) -> Address:
+        """The session's number."""
+        return self.session[:2]
+
+    @property
+    def slot(self) -> int:
+        """The slot that is, or would be, the head."""
+        return self._slot
+
+    @property
+    def at_stop(self) -> bool:
+        """Whether the bound, not the store, says that there is nothing more to read."""
+        return self._stop is not None and self._slot >= self._stop
+
+    def next_stamp(self) -> int:
+        """The stamp of the next event (of the segment, where it is empty)."""
+        assert self.head is not None
+        return self.head.first_stamp if self.head.columns is None else self.head.columns.stamps[self.taken]
+
+    def fetch_ahead(self) -> None:
+        """Start fetching the next slots, as far as window and budget go."""
+        if not self._ahead and self._objects.remembered_segment(self.session.segment_key(self._slot)):
+            return
+        while len(self._ahead) < self._window and self._budget.left > 0:
+            slot = self._slot + len(self._ahead)
+            if self._stop is not None and slot >= self._stop:
+                return
+            self._budget.left -= 1
+            fetching = asyncio.create_task(self._objects.segment(self.session.segment_key(slot)))
+            self._ahead.append(fetching)
+
+    async def load(self) -> Segment | None:
+        """Fetch the head; None: absent, or at the stop."""
+        assert self.head is None
+        if self.at_stop:
+            return None
+        if self._ahead:
+            self.head = await self._ahead[0]
+            self._ahead.popleft()
+            self._budget.left += 1
+        else:
+            self.head = await self._objects.segment(self.session.segment_key(self._slot))
+        if self.head is None:
+            self.drop_ahead()
+            return None
+        if self._stop is None and self.head.first_stamp > self._now_stamp and not self.head.final:
+            await self._measure()
+        self._window = min(self._window * 2, WINDOW_MAX)
+        return self.head
+
+    async def _measure(self) -> None:
+        """Being written right now: read to where it has got, and no further."""
+        last = await gallop(lambda slot: self._objects.segment(self.session.segment_key(slot)), self._slot + 1)
+        self._stop = self._slot + 1 if last is None else last[0] + 1
+
+    def advance(self) -> None:
+        """The head is used up."""
+        assert self.head is not None
+        self.head = None
+        self.taken = 0
+        self._slot += 1
+
+    def drop_ahead(self) -> None:
+        """Stop fetching."""
+        for task in self._ahead:
+            task.cancel()
+            task.add_done_callback(_retrieve)
+        self._budget.left += len(self._ahead)
+        self._ahead.clear()
+
+
+def _retrieve(task: asyncio.Task[Segment | None]) -> None:
+    """Nobody will ask for this task's result; say so, or its error would be reported as never retrieved."""
+    if not task.cancelled():
+        task.exception()
+
+
+class _Entries:
+    """The roster's next entries, some of them fetched ahead."""
+
+    def __init__(
+        self, start: Address, stop: Address | None, objects: Objects, on_fetch: Callable[[Entry], None]
+    ) -> None:
+        self._next = start
+        self._stop = stop
+        self._objects = objects
+        self._on_fetch = on_fetch
+        self._ahead: deque[Entry] = deque()
+        self._window = 1
+
+    def first(self) -> Entry | None:
+        """The next entry, if it is loaded."""
+        return self._ahead[0] if self._ahead else None
+
+    @property
+    def next(self) -> Address:
+        """The address of the entry to be loaded next."""
+        return self._next
+
+    @property
+    def at_stop(self) -> bool:
+        """Whether the bound, not the store, says that there is nothing more to read."""
+        return self._stop is not None and self._next > self._stop
+
+    async def load(self) -> bool:
+        """Fetch the next entries; False: there are none. Those of a later chapter are asked for when its begin is due."""
+        chapter, number = self._next
+        addresses = [(chapter, number + i) for i in range(self._window)]
+        wanted = [address for address in addresses if self._stop is None or address <= self._stop]
+        for entry in await asyncio.gather(*(self._objects.entry(*address) for address in wanted)):
+            if entry is None or entry.address != self._next:
+                break
+            self._ahead.append(entry)
+            self._next = entry.successor
+            self._on_fetch(entry)
+        self._window = min(self._window * 2, ENTRIES_AHEAD_MAX)
+        return bool(self._ahead)
+
+    def advance(self) -> None:
+        """The first entry is used up."""
+        self._ahead.popleft()
+
+
+async def catch_up(
+    frontier: Frontier,
+    objects: Objects,
+    looks: Looks,
+    stamps: StampClock,
+    *,
+    bound: Frontier | None = None,
+    settled_only: bool = False,
+    on_damage: Callable[[LogStoreError], None] | None = None,
+) -> AsyncGenerator[Run, None]:
+    """Yield what lies between ``frontier`` and ``bound`` (None: all that is stored now), moving ``frontier`` along.
+
+    With ``on_damage`` a damaged session is reported there and left; without, its error is raised. Cost: one GET per roster
+    entry and per segment not remembered, and one per session still open. Raises Corrupt, Missing, Trimmed, Unavailable.
+    """
+    while True:
+        merge = _Merge(frontier, objects, looks, stamps, bound, on_damage)
+        try:
+            async for run in merge.runs(settled_only):
+                yield run
+        except _RetiredMeanwhile:
+            continue
+        finally:
+            merge.close()
+        return
+
+
+class _Merge:
+    """One catch-up: the streams that are open at this point of the order, and the roster."""
+
+    def __init__(
+        self,
+        frontier: Frontier,
+        objects: Objects,
+        looks: Looks,
+        stamps: StampClock,
+        bound: Frontier | None,
+        on_damage: Callable[[LogStoreError], None] | None,
+    ) -> None:
+        self._frontier = frontier
+        self._objects = objects
+        self._looks = looks
+        self._bound = bound
+        self._on_damage = on_damage
+        self._now_stamp = max(stamps.physical_ms() << COUNTER_BITS, stamps.last)
+        self._budget = _Budget()
+        stop = bound.last.address if bound and bound.last else None
+        self._entries = _Entries(frontier.next_address, stop, objects, self._fetch_ahead)
+        self._at_tail = False
+        self._streams = {session.address: self._stream(session) for session in frontier.sessions.values()}
+        self._started_ahead: dict[Address, _Stream] = {}
+
+    def close(self) -> None:
+        """Stop all fetching."""
+        for stream in (*self._streams.values(), *self._started_ahead.values()):
+            stream.drop_ahead()
+
+    def _stream(self, session: OpenSession) -> _Stream:
+        return self._stream_of(session.id, session.tip.slot, session.taken)
+
+    def _stream_of(self, session: SessionId, slot: int = 0, taken: int = 0) -> _Stream:
+        stop = None
+        if self._bound is not None and (bounding := self._bound.sessions.get(session[:2])) is not None:
+            stop = bounding.tip.slot
+        return _Stream(session, slot, taken, stop, self._objects, self._now_stamp, self._budget)
+
+    async def runs(self, settled_only: bool) -> AsyncGenerator[Run, None]:
+        """The merge itself."""
+        while True:
+            await self._load_heads()
+            entry = await self._next_entry()
+            stream = min(self._heads(), key=lambda s: (s.next_stamp(), s.address), default=None)
+            if entry is not None and (stream is None or entry.stamp < stream.next_stamp()):
+                self._take_entry(entry)
+                continue
+            if stream is None:
+                return
+            dry_stamp = self._dry_stamp()
+            settled = entry is not None and stream.next_stamp() <= dry_stamp
+            if settled_only and not settled:
+                return
+            assert stream.head is not None
+            segment, start = stream.head, stream.taken
+            stop = self._cut(stream, entry, dry_stamp if settled else STAMP_MAX)
+            yield Run(segment, start, stop, settled)
+            self._frontier.take_events(segment, stop)
+            stream.taken = stop
+            if stop == segment.count:
+                stream.advance()
+
+    def _dry_stamp(self) -> int:
+        """The least stamp at which a session ran dry: an event at or below it can still be settled."""
+        dry = (self._frontier.sessions[stream.address].tip.stamp for stream in self._streams.values() if stream.dry)
+        return min(dry, default=STAMP_MAX)
+
+    def _heads(self) -> list[_Stream]:
+        return [stream for stream in self._streams.values() if stream.head is not None]
+
+    def _cut(self, stream: _Stream, entry: Entry | None, limit_stamp: int) -> int:
+        """Where the run must stop so that what another stream, or the roster, has next is not passed."""
+        assert stream.head is not None and stream.head.columns is not None
+        stamps, stop = stream.head.columns.stamps, stream.head.count
+        for other in self._heads():
+            if other is not stream:
+                bisect = bisect_right if stream.address < other.address else bisect_left
+                stop = min(stop, bisect(stamps, other.next_stamp(), stream.taken, stop))
+        if entry is not None:
+            limit_stamp = min(limit_stamp, entry.stamp)
+        return bisect_right(stamps, limit_stamp, stream.taken, stop)
+
+    # The roster
+
+    async def _next_entry(self) -> Entry | None:
+        """The entry that comes next, None: there is none up to the bound, or in the store."""
+        entry = self._entries.first()
+        if entry is not None or self._at_tail or self._entries.at_stop:
+            return entry
+        found = await self._entries.load()
+        await self._conclude(self._frontier.next_address[0])
+        if not found and self._bound is None:
+            found = not await is_tail(self._objects, self._looks, *self._entries.next) and await self._entries.load()
+        self._at_tail = not found
+        return self._entries.first()
+
+    def _fetch_ahead(self, entry: Entry) -> None:
+        """An entry that the merge has not reached yet: fetch its session's first slot meanwhile."""
+        if isinstance(entry.body, Open) and entry.valid:
+            stream = self._stream_of(SessionId.of(entry))
+            stream.fetch_ahead()
+            self._started_ahead[entry.address] = stream
+
+    def _take_entry(self, entry: Entry) -> None:
+        self._frontier.take_entry(entry)
+        self._entries.advance()
+        if (stream := self._started_ahead.pop(entry.address, None)) is not None:
+            self._streams[entry.address] = stream
+        if isinstance(entry.body, Tick):
+            for stream in self._streams.values():
+                stream.dry = stream.dry and (stream.at_stop or not self._is_named(stream))
+
+    # The sessions
+
+    async def _load_heads(self) -> None:
+        """Give every stream a head, or find it dry or ended. Empty segments are taken in on the way."""
+        waiting = [stream for stream in self._streams.values() if stream.head is None and not stream.dry]
+        while waiting:
+            for stream in waiting:
+                stream.fetch_ahead()
+            waiting = [stream for stream in waiting if await self._load_head(stream)]
+
+    async def _load_head(self, stream: _Stream) -> bool:
+        """Load one head; True when it was an empty segment and the next one is wanted."""
+        try:
+            segment = await stream.load()
+            await self._conclude(stream.session.chapter)
+            if segment is None:
+                stream.dry = stream.at_stop or not self._is_named(stream)
+                if not stream.dry:
+                    await self._require_present(stream)
+                return not stream.dry
+            self._frontier.sessions[stream.address].tip.after(segment)
+            if stream.taken > segment.count:
+                raise Corrupt(
+                    f"segment has fewer events than were read of it key={_name(stream)}; run `logstore check`"
+                )
+        except (Corrupt, Missing) as damage:
+            await self._conclude(stream.session.chapter)
+            if self._on_damage is None:
+                raise
+            self._on_damage(damage)
+            self._leave(stream)
+            return False
+        if segment.count:
+            return False
+        self._frontier.take_segment(segment)
+        stream.advance()
+        if segment.final:
+            stream.drop_ahead()
+            del self._streams[stream.address]
+        return not segment.final
+
+    def _is_named(self, stream: _Stream) -> bool:
+        """Whether something says that the stream's next slot was stored: a tick, the bound, or our own reading of it."""
+        named = self._frontier.sessions[stream.address].named
+        reached = self._bound.last if self._bound else None
+        bounded = reached is not None and stream.address <= reached.address
+        return stream.slot < named or stream.taken > 0 or bounded
+
+    async def _require_present(self, stream: _Stream) -> None:
+        """An absent slot that was stored: look once more, then it is Missing."""
+        if await self._objects.segment(stream.session.segment_key(stream.slot)) is None:
+            await self._conclude(stream.session.chapter)
+            raise Missing(f"a segment is gone key={_name(stream)}; restore it, or `logstore copy --accept-loss`")
+
+    def _leave(self, stream: _Stream) -> None:
+        stream.drop_ahead()
+        del self._streams[stream.address]
+        del self._frontier.sessions[stream.address]
+
+    async def _conclude(self, chapter: int) -> None:
+        """The sleeper's rule, after a GET of this chapter and before relying on it."""
+        if not self._looks.fresh(chapter) and (record := await self._looks.retired(chapter)) is not None:
+            self._frontier.take_retirement(record)
+            raise _RetiredMeanwhile
+
+
+class _RetiredMeanwhile(Exception):
+    """A chapter was retired while we read it, and all that it held is taken in: plan again from the frontier."""
+
+
+def _name(stream: _Stream) -> str:
+    key = stream.session.segment_key(stream.slot)
+    return segment_key(key.writer, key.chapter, key.session, key.slot)

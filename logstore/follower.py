@@ -1,0 +1,297 @@
+"""Poll the log's ends: the next roster entry, and the next slot of each open session.
+
+One follower per log serves all its readers and views. It moves one frontier, fast and cheaply, and
+remembers what it fetched; readers catch up to that frontier at their own pace. A round asks for everything
+that could come next, all at once; after a hit the next round starts at once, otherwise the pause grows.
+
+Invariants:
+- No LIST; an idle round costs one GET, and one per open session.
+- ``refresh`` returns after a round that began after the call found every end.
+- What this process stored is taken in without a request.
+- An error that polling cannot heal (Corrupt, Missing, Trimmed) ends the follower and reaches every waiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from logstore.clock import Clock
+from logstore.entry import Address, Entry
+from logstore.errors import LogStoreError, Missing, Unavailable
+from logstore.frontier import Frontier, OpenSession
+from logstore.keys import segment_key
+from logstore.looks import Looks
+from logstore.objects import Objects
+from logstore.roster import is_tail
+from logstore.segment import Segment
+
+__all__ = ["Follower", "FollowSettings"]
+
+TAIL_CHECK_MS: Final = 60_000
+ENTRIES_WINDOW_MAX: Final = 32
+PAUSE_GROWTH: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSettings:
+    """How eagerly to poll, in milliseconds between rounds that find nothing: from ``poll_ms_min``, growing to ``poll_ms_max``."""
+
+    poll_ms_min: int
+    poll_ms_max: int
+
+
+LOCAL: Final = FollowSettings(poll_ms_min=10, poll_ms_max=250)
+REMOTE: Final = FollowSettings(poll_ms_min=500, poll_ms_max=2_000)
+
+
+class Follower:
+    """Keeps ``frontier`` at the log's ends. Started by the first reader that follows."""
+
+    def __init__(
+        self,
+        frontier: Frontier,
+        *,
+        objects: Objects,
+        looks: Looks,
+        clock: Clock,
+        rng: random.Random,
+        settings: FollowSettings,
+        on_entry: Callable[[Entry], None],
+        seal: Callable[[OpenSession], Awaitable[object]] | None,
+    ) -> None:
+        self.frontier = frontier
+        self._objects = objects
+        self._looks = looks
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings
+        self._on_entry = on_entry
+        self._seal = seal
+        self._failure: LogStoreError | None = None
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._barriers: list[asyncio.Future[None]] = []
+        self._settled_wanted = 0
+        now_ms = clock.elapsed_ms()
+        self._tail_checked_ms = now_ms
+        self._seen_ms: dict[Address, int] = dict.fromkeys(frontier.sessions, now_ms)
+        self._seal_delay_ms: dict[Address, int] = {}
+        self._windows: dict[Address, int] = {}
+        self._entries_window = 1
+        self._rounds = 0
+        self._task = asyncio.create_task(self._run(), name="logstore follower")
+
+    def __repr__(self) -> str:
+        return f"<Follower {self.frontier!r} rounds={self._rounds} failure={self._failure!r}>"
+
+    async def aclose(self) -> None:
+        """Stop polling; whoever waits gets Unavailable."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    # For readers
+
+    async def refresh(self) -> None:
+        """Return once everything acknowledged before this call, by anyone, is within the frontier.
+
+        Concurrent calls share a round. Cost: one GET per end, two for the roster's tail. Raises what polling met.
+        """
+        self._require_alive()
+        barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append(barrier)
+        self._wake.set()
+        await barrier
+
+    def changed(self) -> asyncio.Event:
+        """An event that is set when the frontier moves on from where it is now, or polling ends. Raises what ended it."""
+        self._require_alive()
+        return self._changed
+
+    def take_own(self) -> None:
+        """This process stored or ended something: take in what needs no request, and tell everybody."""
+        if self._failure is None and self._take_remembered():
+            self._tell_changed()
+
+    @contextmanager
+    def wanting_settled(self, wanted: bool = True) -> Iterator[None]:
+        """Within it somebody waits for the watermark; while anybody does, silent sessions are sealed."""
+        self._settled_wanted += wanted
+        self._wake.set()
+        try:
+            yield
+        finally:
+            self._settled_wanted -= wanted
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # The loop
+
+    async def _run(self) -> None:
+        pause_ms = float(self._settings.poll_ms_min)
+        barriers: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                self._wake.clear()
+                barriers, self._barriers = self._barriers, []
+                try:
+                    moved = await self._reach_ends(bool(barriers))
+                except Unavailable as error:
+                    moved = False
+                    _fail(barriers, error)
+                _finish(barriers)
+                if moved:
+                    pause_ms = self._settings.poll_ms_min
+                elif not self._barriers:
+                    await self._seal_silent()
+                    await self._pause(pause_ms)
+                    pause_ms = min(pause_ms * PAUSE_GROWTH, self._settings.poll_ms_max)
+        except LogStoreError as error:
+            self._failure = error
+        except asyncio.CancelledError:
+            self._failure = Unavailable("the log was closed while it was being followed")
+            raise
+        finally:
+            assert self._failure is not None
+            _fail([*barriers, *self._barriers], self._failure)
+            self._tell_changed()
+
+    async def _pause(self, pause_ms: float) -> None:
+        try:
+            async with asyncio.timeout(pause_ms * self._rng.uniform(0.8, 1.0) / 1000):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _reach_ends(self, is_barrier: bool) -> bool:
+        """One round; for a barrier as many as it takes until a round found nothing, then the tail is made sure of."""
+        moved = again = await self._round()
+        while is_barrier and (again or not await self._check_tail()):
+            again = await self._round()
+            moved |= again
+        if self._clock.elapsed_ms() - self._tail_checked_ms >= TAIL_CHECK_MS:
+            await self._check_tail()
+        return moved
+
+    async def _check_tail(self) -> bool:
+        self._tail_checked_ms = self._clock.elapsed_ms()
+        return await is_tail(self._objects, self._looks, *self.frontier.next_address)
+
+    async def _round(self) -> bool:
+        """Ask for everything that could come next, and take in what came. Whether anything did."""
+        self._rounds += 1
+        moved = self._take_remembered()
+        frontier = self.frontier
+        chapter, number = frontier.next_address
+        sessions = [(session, session.tip.slot, session.named) for session in frontier.sessions.values()]
+        found, segments = await asyncio.gather(
+            self._fetch_entries(chapter, number),
+            asyncio.gather(*(self._fetch_segments(session, slot) for session, slot, _ in sessions)),
+        )
+        for due in {chapter, *(session.id.chapter for session, _, _ in sessions)}:
+            if not self._looks.fresh(due) and (record := await self._looks.retired(due)) is not None:
+                frontier.take_retirement(record)
+                self._tell_changed()
+                return True
+        for (session, slot, named), arrived in zip(sessions, segments, strict=True):
+            moved |= self._take_segments(session, arrived)
+            if not arrived and slot < named and session.tip.slot == slot and session.address in frontier.sessions:
+                key = session.id.segment_key(slot)
+                name = segment_key(key.writer, key.chapter, key.session, key.slot)
+                raise Missing(
+                    f"a segment that a tick names is gone key={name}; restore it, or `logstore copy --accept-loss`"
+                )
+        moved |= self._take_entries(found)
+        if moved:
+            self._tell_changed()
+        return moved
+
+    async def _fetch_entries(self, chapter: int, number: int) -> list[Entry]:
+        window = range(number, number + self._entries_window)
+        entries = await asyncio.gather(*(self._objects.entry(chapter, n) for n in window))
+        present = entries[: entries.index(None)] if None in entries else entries
+        self._entries_window = min(self._entries_window * 2, ENTRIES_WINDOW_MAX) if present else 1
+        return [entry for entry in present if entry is not None]
+
+    async def _fetch_segments(self, session: OpenSession, slot: int) -> list[Segment]:
+        window = self._windows.get(session.address, 1)
+        keys = [session.id.segment_key(slot + i) for i in range(window)]
+        segments = await asyncio.gather(*(self._objects.segment(key) for key in keys))
+        present = segments[: segments.index(None)] if None in segments else segments
+        self._windows[session.address] = min(window * 2, session.opened.flights * 2) if present else 1
+        return [segment for segment in present if segment is not None]
+
+    def _take_remembered(self) -> bool:
+        """Take in what this process stored or fetched already; whether there was anything."""
+        moved = False
+        while (entry := self._objects.remembered_entry(*self.frontier.next_address)) is not None:
+            moved |= self._take_entries([entry])
+        for session in list(self.frontier.sessions.values()):
+            while (segment := self._objects.remembered_segment(session.id.segment_key(session.tip.slot))) is not None:
+                moved |= self._take_segments(session, [segment])
+                if segment.final:
+                    break
+        return moved
+
+    def _take_entries(self, entries: list[Entry]) -> bool:
+        moved = False
+        for entry in entries:
+            if entry.address == self.frontier.next_address:
+                self.frontier.take_entry(entry)
+                if entry.address in self.frontier.sessions:
+                    self._seen_ms[entry.address] = self._clock.elapsed_ms()
+                self._on_entry(entry)
+                moved = True
+        return moved
+
+    def _take_segments(self, session: OpenSession, segments: list[Segment]) -> bool:
+        moved = False
+        for segment in segments:
+            if session.address in self.frontier.sessions and segment.key.slot == session.tip.slot:
+                self.frontier.take_segment(segment)
+                self._seen_ms[session.address] = self._clock.elapsed_ms()
+                moved = True
+        if session.address not in self.frontier.sessions:
+            for known in (self._seen_ms, self._windows, self._seal_delay_ms):
+                known.pop(session.address, None)
+        return moved
+
+    # Sealing
+
+    async def _seal_silent(self) -> None:
+        """End sessions that have been silent for their seal time and a random while, if anybody needs the watermark."""
+        if self._seal is None or not self._settled_wanted:
+            return
+        for session in list(self.frontier.sessions.values()):
+            address, seal_ms = session.address, session.opened.seal_ms
+            silent_ms = self._clock.elapsed_ms() - self._seen_ms[address]
+            delay_ms = self._seal_delay_ms.setdefault(address, self._rng.randint(0, seal_ms // 4))
+            if silent_ms >= seal_ms + delay_ms:
+                del self._seal_delay_ms[address]
+                try:
+                    await self._seal(session)
+                except Unavailable:
+                    self._seen_ms[address] = self._clock.elapsed_ms() - seal_ms
+                self._wake.set()
+
+
+def _finish(barriers: list[asyncio.Future[None]]) -> None:
+    for barrier in barriers:
+        if not barrier.done():
+            barrier.set_result(None)
+
+
+def _fail(barriers: list[asyncio.Future[None]], error: LogStoreError) -> None:
+    for barrier in barriers:
+        if not barrier.done():
+            barrier.set_exception(type(error)(str(error)))

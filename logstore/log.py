@@ -1,0 +1,460 @@
+"""The log: opens a store and wires the parts together.
+
+One ``Log`` per process and store. It owns what its writers and readers share: the store with its
+retries and meters, the clock, the memory of objects, the roster, and one follower, started when somebody follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Collection
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from logstore.catchup import catch_up
+from logstore.clock import Clock, StampClock, SystemClock
+from logstore.entry import Body, Closed, Entry, Open, Tick
+from logstore.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    LogStoreError,
+    Missing,
+    NotFound,
+    Unknown,
+)
+from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
+from logstore.filestore.base import FileStore
+from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
+from logstore.frontier import Frontier, OpenSession, Position
+from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
+from logstore.keys import STORE, entry_key, retired_key
+from logstore.looks import Looks, StoreTime
+from logstore.objects import Objects
+from logstore.reader import Reader, resume
+from logstore.receipt import Receipt
+from logstore.roster import Roster
+from logstore.seal import seal_silent
+from logstore.unsettled import Question, settle
+from logstore.writer import Writer, WriterSettings
+
+__all__ = ["Log", "LogSettings", "open_log"]
+
+CREATION_DEADLINES_BEFORE_SEAL: Final = 4  # an answer may be lost, the creation retried, the final likewise
+REMOTE_LINGER_MS: Final = 10
+GRACE_MS: Final = 24 * 3_600_000
+TICK_SESSIONS_MAX: Final = 10_000
+_NOT_OPEN: Final = "this log is not open; use it inside its async with"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Plain values. ``follow`` None: by the kind of store. ``seal``: whether this process may end silent sessions of others.
+
+    ``retry`` bounds every request; its ``deadline_ms`` is the creation deadline that seal times are made of.
+    ``memory_bytes_max``: how much of what was read or written is remembered, decoded.
+    """
+
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    follow: FollowSettings | None = None
+    retry: RetrySettings = RetrySettings(attempt_timeout_ms=5_000, deadline_ms=10_000)
+    memory_bytes_max: int = 64 << 20
+    seal: bool = True
+
+
+def open_log(
+    store: str | FileStore,
+    *,
+    settings: LogSettings | None = None,
+    read_only: bool = False,
+    create: bool = True,
+    history: str = "full",
+    grace_ms: int = GRACE_MS,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+) -> Log:
+    """Return the log in ``store``, an address or a filestore, to be entered by ``async with``.
+
+    A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``, unless
+    ``read_only`` or not ``create``. ``clock`` and ``rng`` are for tests.
+
+    Entering costs one GET, six requests more when the log is new. It raises NotFound (no log there, and none to be made),
+    UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
+
+    >>> import asyncio
+    >>> async def example():
+    ...     async with open_log("memory://doctest-open") as log, log.writer("web-1") as writer:
+    ...         return (await writer.append(Event(kind="Greeting", key="g", type="said"))).slot
+    >>> from logstore.event import Event
+    >>> asyncio.run(example())
+    0
+    """
+    return Log(
+        open_filestore(store) if isinstance(store, str) else store,
+        settings=settings or LogSettings(),
+        read_only=read_only,
+        create=create,
+        history=history,
+        grace_ms=grace_ms,
+        clock=clock or SystemClock(),
+        rng=rng or random.Random(secrets.randbits(128)),
+    )
+
+
+class Log:
+    """An open log. Made by ``logstore.open``; everything it hands out ends with it."""
+
+    def __init__(
+        self,
+        store: FileStore,
+        *,
+        settings: LogSettings,
+        read_only: bool,
+        create: bool,
+        history: str,
+        grace_ms: int,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        if history not in HISTORIES:
+            raise InvalidArgument(f"no such history policy history={history!r} known={', '.join(HISTORIES)}")
+        self._metered = MeteredStore(store)
+        self._store = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
+        self._settings = settings
+        self._read_only = read_only
+        self._create = create
+        self._history = history
+        self._grace_ms = grace_ms
+        self._clock = clock
+        self._rng = rng
+        self._stamps = StampClock(clock)
+        self._store_time = StoreTime()
+        self._objects = Objects(self._store, clock, self._stamps, self._store_time, bytes_max=settings.memory_bytes_max)
+        self._identity: Identity | None = None
+        self._looks_: Looks | None = None
+        self._roster_: Roster | None = None
+        self._follower: Follower | None = None
+        self._starting_follower = asyncio.Lock()
+        self._writers: list[Writer] = []
+
+    def __repr__(self) -> str:
+        return f"<Log {self._store!r} writers={len(self._writers)} follower={self._follower!r}>"
+
+    async def __aenter__(self) -> Log:
+        try:
+            self._identity = await self._read_or_create_identity()
+        except BaseException:
+            await self._store.aclose()
+            raise
+        self._looks_ = Looks(self._store, self._clock, self._store_time, self._identity.grace_ms)
+        self._roster_ = Roster(self._identity, self._objects, self._looks_, self._stamps, self._rng)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for writer in self._writers:
+            await writer.aclose()
+        if self._follower is not None:
+            await self._follower.aclose()
+        await self._store.aclose()
+
+    # Opening
+
+    async def _read_or_create_identity(self) -> Identity:
+        identity = await self._read_identity()
+        if identity is not None:
+            return identity
+        for key in (entry_key(0, 0), retired_key(0)):
+            if await self._exists(key):
+                raise Missing(f"the store says who writes but not which store it is key={STORE}; restore it")
+        if self._read_only or not self._create:
+            raise NotFound(f"no log in this store key={STORE}; open it for writing once to make one")
+        await require_safe(self._store, self._rng.randbytes(8).hex())
+        made = Identity(self._rng.randbytes(ID_BYTES), self._stamps.physical_ms(), self._grace_ms, self._history, None)
+        try:
+            await self._store.create(STORE, encode_identity(made))
+        except AlreadyExists:
+            pass  # somebody was faster, or an earlier attempt landed: what is there counts
+        identity = await self._read_identity()
+        if identity is None:
+            raise Missing(f"an object is gone right after its creation key={STORE}; check the store")
+        return identity
+
+    async def _read_identity(self) -> Identity | None:
+        started_ms = self._clock.elapsed_ms()
+        try:
+            blob = await self._store.get(STORE)
+        except NotFound:
+            return None
+        if blob.now_ms is not None:
+            self._store_time.tell(blob.now_ms)
+            self._stamps.compare(blob.now_ms, self._clock.elapsed_ms() - started_ms)
+        return decode_identity(blob.data)
+
+    async def _exists(self, key: str) -> bool:
+        try:
+            await self._store.get(key, 0, 1)
+        except NotFound:
+            return False
+        return True
+
+    # What it is made of
+
+    @property
+    def identity(self) -> Identity:
+        """Which store this is. Cost: none."""
+        if self._identity is None:
+            raise InvalidArgument(_NOT_OPEN)
+        return self._identity
+
+    @property
+    def _looks(self) -> Looks:
+        if self._looks_ is None:
+            raise InvalidArgument(_NOT_OPEN)
+        return self._looks_
+
+    @property
+    def _roster(self) -> Roster:
+        if self._roster_ is None:
+            raise InvalidArgument(_NOT_OPEN)
+        return self._roster_
+
+    def requests(self) -> StoreStatistics:
+        """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
+        return self._metered.statistics()
+
+    # Writing
+
+    def writer(self, name: str, settings: WriterSettings | None = None) -> Writer:
+        """Return a writer to be entered by ``async with``. Its first append opens a session.
+
+        Any number of processes may write under one name. Cost: none. Raises InvalidArgument for a name that is
+        empty, longer than 200 bytes, or not text; and on a read-only log.
+        """
+        self._require_writable()
+        settings = settings or self._settings.writer
+        if settings.linger_ms is None:
+            settings = replace(settings, linger_ms=REMOTE_LINGER_MS if self._store.remote else 0)
+        beyond_idle_ms = CREATION_DEADLINES_BEFORE_SEAL * self._settings.retry.deadline_ms
+        if self.identity.grace_ms < 4 * (2 * settings.idle_ms_max + beyond_idle_ms):
+            raise InvalidArgument(
+                f"idle_ms_max is too long for this store's grace idle_ms_max={settings.idle_ms_max}"
+                f" grace_ms={self.identity.grace_ms}; grace must be 4 times the longest idle and seal time"
+            )
+        writer = Writer(
+            name,
+            objects=self._objects,
+            roster=self._roster,
+            looks=self._looks,
+            stamps=self._stamps,
+            clock=self._clock,
+            rng=self._rng,
+            settings=settings,
+            seal_ms_beyond_idle=beyond_idle_ms,
+            post_tick=self._post_tick,
+            stored=self._take_own,
+        )
+        self._writers.append(writer)
+        return writer
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise InvalidArgument("this log was opened read-only; open it without read_only=True")
+
+    def _take_own(self) -> None:
+        if self._follower is not None:
+            self._follower.take_own()
+
+    async def resolve(self, unknown: Unknown | str) -> Receipt:
+        """Settle what an append left open, given its ``Unknown`` or the token of it, in any process.
+
+        Returns the receipt when the events are stored; raises NotStored when they are not and never will be. Ends the
+        session in question. Cost: one GET per slot of that session, at most one PUT. Raises Unavailable: ask again later.
+        """
+        self._require_writable()
+        token = unknown if isinstance(unknown, str) else unknown.token
+        return await settle(Question.parse(token), self._objects, self._stamps, self._looks)
+
+    # Reading
+
+    def read(
+        self,
+        after: Position | str | None = None,
+        kinds: Collection[str] | None = None,
+        *,
+        settled: bool = False,
+        on_damage: Literal["raise", "skip"] = "raise",
+    ) -> Reader:
+        """Return a reader of everything stored when it starts, in total order; of what is settled by then, if asked.
+
+        ``on_damage="skip"`` leaves a damaged session, notes the error in ``reader.damage`` and goes on with the others.
+        Cost: one GET per roster entry and segment after ``after`` that is not remembered, and one per open session.
+        Raises Corrupt, Missing, StaleStore, Trimmed, Unavailable as it goes.
+        """
+        if on_damage not in ("raise", "skip"):
+            raise InvalidArgument(f"no such way to meet damage on_damage={on_damage!r}; use raise or skip")
+        return self._reader(after, kinds, settled=settled, follow=False, skip_damage=on_damage == "skip")
+
+    def follow(
+        self, after: Position | str | None = None, kinds: Collection[str] | None = None, *, settled: bool = False
+    ) -> Reader:
+        """Return a reader that never ends: what is stored, then what comes; strictly in total order if settled.
+
+        All readers of a log share one follower. Cost: as ``read`` to catch up; then one GET per poll and one per open session.
+        """
+        return self._reader(after, kinds, settled=settled, follow=True, skip_damage=False)
+
+    def _reader(
+        self,
+        after: Position | str | None,
+        kinds: Collection[str] | None,
+        *,
+        settled: bool,
+        follow: bool,
+        skip_damage: bool,
+    ) -> Reader:
+        identity = self.identity
+        position = Position.parse(after) if isinstance(after, str) else after
+
+        async def start() -> Frontier:
+            if position is None:
+                return Frontier(identity.id, identity.digest, None)
+            return await resume(position, identity, self._objects, self._looks)
+
+        return Reader(
+            start,
+            objects=self._objects,
+            looks=self._looks,
+            stamps=self._stamps,
+            kinds=kinds,
+            settled=settled,
+            settled_at=position.settled if position else None,
+            following=self if follow else None,
+            skip_damage=skip_damage,
+        )
+
+    # Following
+
+    @property
+    def is_following(self) -> bool:
+        """Whether the log's follower runs. Cost: none."""
+        return self._follower is not None
+
+    def follower_from(self, frontier: Frontier) -> Follower:
+        """The log's follower; if there is none yet, one that starts where ``frontier`` is. Cost: none."""
+        if self._follower is None:
+            may_seal = self._settings.seal and not self._read_only
+            self._follower = Follower(
+                frontier.copy(),
+                objects=self._objects,
+                looks=self._looks,
+                clock=self._clock,
+                rng=self._rng,
+                settings=self._settings.follow or (REMOTE if self._store.remote else LOCAL),
+                on_entry=self._notice_entry,
+                seal=self._seal_session if may_seal else None,
+            )
+        return self._follower
+
+    async def _follow_from_tail(self) -> Follower:
+        """The follower; if there is none yet, one that starts at what is stored now."""
+        async with self._starting_follower:
+            if self._follower is None:
+                frontier = Frontier(self.identity.id, self.identity.digest, None)
+                async with aclosing(catch_up(frontier, self._objects, self._looks, self._stamps)) as runs:
+                    async for _ in runs:
+                        pass
+                return self.follower_from(frontier)
+            return self._follower
+
+    def _notice_entry(self, entry: Entry) -> None:
+        self._roster.learn(entry)
+        if isinstance(entry.body, Tick):
+            for writer in self._writers:
+                writer.read_tick()
+
+    @property
+    def watermark(self) -> int:
+        """The stamp at or below which this process knows that nothing new can appear; 0 while it does not follow."""
+        return self._follower.frontier.watermark() if self._follower else 0
+
+    async def settled(self, receipt: Receipt, timeout: float | None = None) -> None:
+        """Wait until the events of ``receipt`` have their final place in the order (``timeout`` in seconds, TimeoutError).
+
+        Posts a tick if none lies above them, and seals silent sessions that hold the watermark. Follows from now on.
+        """
+        async with asyncio.timeout(timeout):
+            follower = await self._follow_from_tail()
+            with follower.wanting_settled():
+                if not self._read_only:
+                    await self._post_tick(receipt.last_stamp)
+                while True:
+                    changed = follower.changed()
+                    frontier = follower.frontier
+                    address = (receipt.chapter, receipt.session)
+                    if (
+                        frontier.watermark() >= receipt.last_stamp
+                        and frontier.last
+                        and frontier.last.address >= address
+                    ):
+                        return
+                    await changed.wait()
+
+    async def _post_tick(self, above: int) -> Entry | None:
+        """Post a tick unless the newest entry's stamp is at or above ``above`` already."""
+        return await self._roster.post(lambda tail: None if tail.stamp >= above else Tick(self._slots_read()))
+
+    def _slots_read(self) -> tuple[tuple[int, int, int], ...]:
+        """What this process has read of the open sessions, or stored of its own."""
+        slots: dict[tuple[int, int], int] = {}
+        if self._follower is not None:
+            slots.update((address, session.tip.slot) for address, session in self._follower.frontier.sessions.items())
+        for writer in self._writers:
+            if (own := writer.open_slots()) is not None:
+                slots[own[0], own[1]] = max(own[2], slots.get((own[0], own[1]), 0))
+        return tuple((*address, count) for address, count in sorted(slots.items()) if count)[:TICK_SESSIONS_MAX]
+
+    # Looking after it
+
+    async def _seal_session(self, session: OpenSession) -> bool:
+        final = await seal_silent(session, self._objects, self._looks, self._stamps)
+        if final is None:
+            return False
+        newest = self._roster.newest
+        if newest is None or newest.stamp < session.tip.stamp:
+            try:
+                await self._post_tick(session.tip.stamp)
+            except LogStoreError:
+                pass  # only the watermark waits; whoever needs it posts one
+        return True
+
+    async def close_chapter(self) -> bool:
+        """End the newest chapter; new sessions open in the next. False: it holds no session, or another process ended it.
+
+        Sessions of the old chapter run on. Cost: about 8 requests. Raises ClockSkew, Missing, Unavailable.
+        """
+        self._require_writable()
+        tail = await self._roster.find_tail()
+        if tail is None or isinstance(tail.body, Closed):
+            return False
+        chapter = tail.chapter
+        if not await self._holds_session(chapter, tail.number):
+            return False
+
+        def decide(newest: Entry) -> Body | None:
+            return Closed() if newest.chapter == chapter else None
+
+        closed = await self._roster.post(decide)
+        if closed is not None:
+            await self._roster.post(lambda _: None)  # creates the next chapter's begin on its way
+        return closed is not None
+
+    async def _holds_session(self, chapter: int, last: int) -> bool:
+        for number in range(1, last + 1):
+            entry = await self._objects.entry(chapter, number)
+            if entry is None:
+                return False
+            if isinstance(entry.body, Open):
+                return True
+        return False

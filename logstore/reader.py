@@ -1,0 +1,211 @@
+"""Reading events: once to the end of what is stored, or on and on as they come.
+
+A reader owns a frontier and catches up with it (``catchup.py``): to the tail, or, when it follows, to the
+follower's frontier each time that has moved. Its events come one by one, its runs as columns;
+use one of the two.
+
+Invariants:
+- ``position`` is right after every event yielded, in the middle of a segment too.
+- A settled reader yields in total order, for ever the same; the others yield each session in order, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import aclosing
+from typing import Protocol
+
+from logstore.clock import StampClock
+from logstore.errors import LogStoreError, StaleStore, Trimmed
+from logstore.event import StoredEvent
+from logstore.catchup import Run, catch_up
+from logstore.entry import Open
+from logstore.follower import Follower
+from logstore.frontier import Frontier, OpenSession, Order, Position
+from logstore.identity import Identity
+from logstore.keys import entry_key
+from logstore.looks import Looks
+from logstore.objects import Objects
+from logstore.session import SessionId
+
+__all__ = ["Reader", "resume"]
+
+
+async def resume(position: Position, identity: Identity, objects: Objects, looks: Looks) -> Frontier:
+    """Return the frontier that ``position`` stands for.
+
+    Cost: one GET, and one per session listed. Raises StaleStore when the store is another, or was set back; Trimmed when
+    what comes next is retired.
+    """
+    if position.store_id != identity.id:
+        raise StaleStore(
+            f"position belongs to another store position={position.store_id.hex()} store={identity.id.hex()}; start without it"
+        )
+    if position.last is None:
+        return Frontier(identity.id, identity.digest, None)
+    chapters = {position.last[0], *(session.chapter for session in position.sessions)}
+    last = await objects.fetch_entry(*position.last)
+    opened = [await objects.entry(session.chapter, session.number) for session in position.sessions]
+    records = [record for chapter in sorted(chapters) if (record := await looks.retired(chapter)) is not None]
+    gone = {record.chapter for record in records}
+    if last is None and position.last[0] in gone:
+        raise Trimmed(
+            f"history at the position is retired chapter={position.last[0]}; start again from the newest snapshot"
+        )
+    if last is None or last.digest != position.digest:
+        raise StaleStore(
+            f"the store is not the one that was read key={entry_key(*position.last)}; start without the position"
+        )
+    sessions = []
+    for session, entry in zip(position.sessions, opened, strict=True):
+        if entry is None or not isinstance(entry.body, Open):
+            name = entry_key(session.chapter, session.number)
+            kind = Trimmed if session.chapter in gone else StaleStore
+            raise kind(f"a session of the position is gone key={name}; start without the position")
+        sessions.append(OpenSession(SessionId.of(entry), entry.body, session.tip, session.taken))
+    frontier = Frontier(identity.id, identity.digest, last, sessions)
+    for record in records:
+        frontier.take_retirement(record)
+    return frontier
+
+
+class Following(Protocol):
+    """Whoever holds the log's one follower."""
+
+    @property
+    def is_following(self) -> bool:
+        """Whether it runs already."""
+        ...
+
+    def follower_from(self, frontier: Frontier) -> Follower:
+        """The follower, started from a copy of ``frontier`` unless it runs."""
+        ...
+
+
+class Reader:
+    """Events in order, as an async iterator. Made by ``log.read`` and ``log.follow``.
+
+    ``damage``: what a reader that skips damage has met, in the order met.
+
+    >>> async def example(log):
+    ...     reader = log.read()
+    ...     events = [event.key async for event in reader]
+    ...     return events, str(reader.position)
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[Frontier]],
+        *,
+        objects: Objects,
+        looks: Looks,
+        stamps: StampClock,
+        kinds: Collection[str] | None,
+        settled: bool,
+        settled_at: Order | None,
+        following: Following | None,
+        skip_damage: bool,
+    ) -> None:
+        self._start = start
+        self._objects = objects
+        self._looks = looks
+        self._stamps = stamps
+        self._kinds = None if kinds is None else frozenset(kinds)
+        self._settled = settled
+        self._following = following
+        self._skip_damage = skip_damage
+        self.damage: list[LogStoreError] = []
+        self._frontier: Frontier | None = None
+        self._run: Run | None = None
+        self._taken = 0
+        self._last_order = settled_at
+        self._events: AsyncIterator[StoredEvent] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reader {self._frontier!r} settled={self._settled} following={self._following is not None}>"
+
+    @property
+    def position(self) -> Position | None:
+        """Where it is: after the last event yielded. None before the first step. Cost: none."""
+        if self._frontier is None:
+            return None
+        frontier = self._frontier
+        if self._run is not None:
+            frontier = frontier.copy()
+            frontier.take_events(self._run.segment, self._taken)
+        return frontier.position(self._last_order if self._settled else None)
+
+    def __aiter__(self) -> AsyncIterator[StoredEvent]:
+        if self._events is None:
+            self._events = self._iterate()
+        return self._events
+
+    async def _iterate(self) -> AsyncIterator[StoredEvent]:
+        async with aclosing(self.runs()) as runs:
+            async for run in runs:
+                for event in _events(run, self._kinds):
+                    self._taken = event.seq - run.segment.first_sequence + 1
+                    self._last_order = event.order
+                    yield event
+                self._taken = run.stop
+
+    async def runs(self) -> AsyncGenerator[Run, None]:
+        """The same, as runs of columns: no object per event, kinds not filtered.
+
+        While a run is in hand ``position`` is before it, or within it when iterating over events.
+        """
+        if self._frontier is None:
+            self._frontier = await self._start()
+        if self._following is None or not self._following.is_following:
+            async with aclosing(self._catch_up(self._frontier, None)) as runs:
+                async for run in runs:
+                    yield run
+        if self._following is None:
+            return
+        follower = self._following.follower_from(self._frontier)
+        with follower.wanting_settled(self._settled):
+            while True:
+                changed = follower.changed()
+                async with aclosing(self._catch_up(self._frontier, follower.frontier.copy())) as runs:
+                    async for run in runs:
+                        yield run
+                await changed.wait()
+
+    async def _catch_up(self, frontier: Frontier, bound: Frontier | None) -> AsyncGenerator[Run, None]:
+        runs = catch_up(
+            frontier,
+            self._objects,
+            self._looks,
+            self._stamps,
+            bound=bound,
+            settled_only=self._settled,
+            on_damage=self.damage.append if self._skip_damage else None,
+        )
+        async with aclosing(runs):
+            async for run in runs:
+                self._run, self._taken = run, run.start
+                yield run
+                self._run = None
+
+
+def _events(run: Run, kinds: frozenset[str] | None) -> Iterator[StoredEvent]:
+    segment, columns, key = run.segment, run.segment.columns, run.segment.key
+    assert columns is not None
+    if kinds is not None and kinds.isdisjoint(columns.kind_names):
+        return
+    for index in range(run.start, run.stop):
+        kind = columns.kind(index)
+        if kinds is None or kind in kinds:
+            yield StoredEvent(
+                kind=kind,
+                key=columns.keys[index],
+                type=columns.type(index),
+                payload=columns.payloads[index],
+                meta=columns.metas.get(index),
+                stamp=columns.stamps[index],
+                writer=key.writer,
+                chapter=key.chapter,
+                session=key.session,
+                seq=segment.first_sequence + index,
+                settled=run.settled,
+            )
