@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -58,7 +59,7 @@ def ceph_endpoint() -> str:
 
 
 def make_bucket(endpoint: str, access_key: str, secret_key: str) -> None:
-    client = get_session().create_client(
+    client: Any = get_session().create_client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",
