@@ -46,7 +46,7 @@ from logstore.filestore.base import FileStore
 from logstore.follower import FollowSettings
 from logstore.frontier import Position
 from logstore.log import Log, LogSettings
-from logstore.log import open_log as open  # noqa: A004 - `logstore.open` is how one says it
+from logstore.log import open_log as open
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.writer import Writer, WriterSettings, WriterStatistics

@@ -64,6 +64,7 @@ class _Stream:
     def __init__(
         self,
         session: SessionId,
+        *,
         slot: int,
         taken: int,
         stop: int | None,
@@ -81,7 +82,7 @@ class _Stream:
         self._now_stamp = now_stamp
         self._budget = budget
         self._window = 1
-        self._ahead: deque[asyncio.Task[Segment | None]] = deque()
+        self._ahead: deque[asyncio.Future[Segment | None]] = deque()
 
     @property
     def address(self) -> Address:
@@ -112,7 +113,7 @@ class _Stream:
             if self._stop is not None and slot >= self._stop:
                 return
             self._budget.left -= 1
-            fetching = asyncio.create_task(self._objects.segment(self.session.segment_key(slot)))
+            fetching = asyncio.ensure_future(self._objects.segment(self.session.segment_key(slot)))
             self._ahead.append(fetching)
 
     async def load(self) -> Segment | None:
@@ -122,7 +123,7 @@ class _Stream:
             return None
         if self._ahead:
             self.head = await self._ahead[0]
-            self._ahead.popleft()
+            del self._ahead[0]
             self._budget.left += 1
         else:
             self.head = await self._objects.segment(self.session.segment_key(self._slot))
@@ -155,7 +156,7 @@ class _Stream:
         self._ahead.clear()
 
 
-def _retrieve(task: asyncio.Task[Segment | None]) -> None:
+def _retrieve(task: asyncio.Future[Segment | None]) -> None:
     """Nobody will ask for this task's result; say so, or its error would be reported as never retrieved."""
     if not task.cancelled():
         task.exception()
@@ -189,7 +190,7 @@ class _Entries:
         return self._stop is not None and self._next > self._stop
 
     async def load(self) -> bool:
-        """Fetch the next entries; False: there are none. Those of a later chapter are asked for when its begin is due."""
+        """Fetch the next entries of the chapter, or the begin of the one after it; False: there are none."""
         chapter, number = self._next
         addresses = [(chapter, number + i) for i in range(self._window)]
         wanted = [address for address in addresses if self._stop is None or address <= self._stop]
@@ -219,11 +220,12 @@ async def catch_up(
 ) -> AsyncGenerator[Run, None]:
     """Yield what lies between ``frontier`` and ``bound`` (None: all that is stored now), moving ``frontier`` along.
 
-    With ``on_damage`` a damaged session is reported there and left; without, its error is raised. Cost: one GET per roster
-    entry and per segment not remembered, and one per session still open. Raises Corrupt, Missing, Trimmed, Unavailable.
+    With ``on_damage`` a damaged session is reported there and left; without, its error is raised. Cost: one GET
+    per roster entry and per segment not remembered, and one per session still open. Raises Corrupt, Missing,
+    Trimmed, Unavailable.
     """
     while True:
-        merge = _Merge(frontier, objects, looks, stamps, bound, on_damage)
+        merge = _Merge(frontier, objects, looks, stamps=stamps, bound=bound, on_damage=on_damage)
         try:
             async for run in merge.runs(settled_only):
                 yield run
@@ -242,6 +244,7 @@ class _Merge:
         frontier: Frontier,
         objects: Objects,
         looks: Looks,
+        *,
         stamps: StampClock,
         bound: Frontier | None,
         on_damage: Callable[[LogStoreError], None] | None,
@@ -271,7 +274,15 @@ class _Merge:
         stop = None
         if self._bound is not None and (bounding := self._bound.sessions.get(session[:2])) is not None:
             stop = bounding.tip.slot
-        return _Stream(session, slot, taken, stop, self._objects, self._now_stamp, self._budget)
+        return _Stream(
+            session,
+            slot=slot,
+            taken=taken,
+            stop=stop,
+            objects=self._objects,
+            now_stamp=self._now_stamp,
+            budget=self._budget,
+        )
 
     async def runs(self, settled_only: bool) -> AsyncGenerator[Run, None]:
         """The merge itself."""
@@ -307,7 +318,8 @@ class _Merge:
 
     def _cut(self, stream: _Stream, entry: Entry | None, limit_stamp: int) -> int:
         """Where the run must stop so that what another stream, or the roster, has next is not passed."""
-        assert stream.head is not None and stream.head.columns is not None
+        assert stream.head is not None
+        assert stream.head.columns is not None
         stamps, stop = stream.head.columns.stamps, stream.head.count
         for other in self._heads():
             if other is not stream:
@@ -389,7 +401,7 @@ class _Merge:
         return not segment.final
 
     def _is_named(self, stream: _Stream) -> bool:
-        """Whether something says that the stream's next slot was stored: a tick, the bound, or our own reading of it."""
+        """Whether the stream's next slot is known to have been stored: by a tick, the bound, or our own reading."""
         named = self._frontier.sessions[stream.address].named
         reached = self._bound.last if self._bound else None
         bounded = reached is not None and stream.address <= reached.address

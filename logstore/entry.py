@@ -246,11 +246,12 @@ def require_follows(entry: Entry, previous: Entry | None, store_digest: bytes) -
     before = store_digest if previous is None else previous.digest
     if entry.previous != before:
         raise Corrupt(
-            f"entry does not follow the one before it key={key} want={before.hex()[:16]} got={entry.previous.hex()[:16]}"
+            f"entry does not follow the one before it key={key}"
+            f" want={before.hex()[:16]} got={entry.previous.hex()[:16]}; run `logstore check`"
         )
     if previous is not None and entry.stamp <= previous.stamp:
         raise Corrupt(
-            f"entry's stamp does not exceed that before it key={key} stamp={entry.stamp} before={previous.stamp}"
+            f"entry's stamp does not exceed that before it key={key} stamp={entry.stamp}; run `logstore check`"
         )
     if entry.scopes != _scopes_after(previous.scopes if previous else (), entry.body, entry.address):
-        raise Corrupt(f"entry's scopes do not follow from those before it key={key}")
+        raise Corrupt(f"entry's scopes do not follow from those before it key={key}; run `logstore check`")

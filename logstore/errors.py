@@ -56,7 +56,7 @@ class NotFound(LogStoreError):
 
 
 class UnsafeStore(LogStoreError):
-    """The store breaks a promise we depend on (create-if-absent, order, ranges). Use another; `doctor` says which."""
+    """The store breaks a promise we depend on, such as create-if-absent. Use another; `doctor` says which it breaks."""
 
 
 # Appending --------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class NotStored(LogStoreError):
 
 
 class Unknown(LogStoreError):
-    """It could not be found out whether these events are stored. Keep this error; `log.resolve(error)` settles it later.
+    """It could not be found out whether these events are stored. Keep this; `log.resolve(error)` settles it later.
 
     ``token`` says the same in one line of text that outlives the process.
     """
@@ -109,7 +109,7 @@ class Trimmed(LogStoreError):
 
 
 class StaleStore(LogStoreError):
-    """This position belongs to another store, or to a later state of this one (a restored copy). Start again without it."""
+    """This position belongs to another store, or to a later state of a restored one. Start again without it."""
 
 
 # Arguments --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ decoded only when somebody looks at it, read-only all through.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -29,7 +30,8 @@ class Event(NamedTuple):
     """A fact to append: something of some ``type`` happened to the thing ``key`` of a ``kind``.
 
     ``data`` is what happened, ``meta`` what is known about how (correlation, causation, actor, trace). Both hold
-    what MessagePack holds: text, bytes, numbers (integers to 64 bits, no NaN), booleans, None, lists and maps with text names.
+    what MessagePack holds: text, bytes, numbers (integers to 64 bits, no NaN), booleans, None, lists, and maps
+    with text names.
 
     >>> Event(kind="Deployment", key="d-1", type="planned", data={"status": 1}).key
     'd-1'
@@ -61,7 +63,7 @@ def _refuse_unstorable(value: object, key: str, field: str) -> None:
             if type(inner) not in _PLAIN:
                 _refuse_unstorable(inner, key, field)
     elif isinstance(value, float):
-        if value != value:
+        if math.isnan(value):
             raise InvalidArgument(f"NaN cannot be stored key={key} in={field}; leave the field out or store None")
     elif isinstance(value, (list, tuple)):
         for inner in value:
@@ -130,7 +132,7 @@ def _check_text(text: str, argument: str, bytes_max: int) -> None:
 
 
 def decode_data(payload: bytes, where: str) -> Data | None:
-    """Decode stored data, read-only all through (maps as mapping proxies, arrays as tuples); Corrupt naming ``where``."""
+    """Decode stored data, read-only all through: mapping proxies and tuples. Raises Corrupt naming ``where``."""
     try:
         data = msgpack.unpackb(payload, object_hook=MappingProxyType, use_list=False, max_ext_len=0)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
@@ -166,7 +168,7 @@ class StoredEvent:
         *,
         kind: str,
         key: str,
-        type: str,  # noqa: A002 - the field's name
+        type: str,
         payload: bytes,
         meta: bytes | None,
         stamp: int,

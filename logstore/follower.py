@@ -39,7 +39,7 @@ PAUSE_GROWTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """How eagerly to poll, in milliseconds between rounds that find nothing: from ``poll_ms_min``, growing to ``poll_ms_max``."""
+    """How eagerly to poll: milliseconds between rounds that find nothing, growing from ``_min`` to ``_max``."""
 
     poll_ms_min: int
     poll_ms_max: int
@@ -108,7 +108,7 @@ class Follower:
         await barrier
 
     def changed(self) -> asyncio.Event:
-        """An event that is set when the frontier moves on from where it is now, or polling ends. Raises what ended it."""
+        """An event that is set when the frontier moves from where it is now, or polling ends; raises what ended it."""
         self._require_alive()
         return self._changed
 

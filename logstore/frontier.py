@@ -61,7 +61,7 @@ class SessionPosition:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a reader is; ``str()`` and ``parse`` carry it past the process's end. A few dozen bytes per session then open.
+    """How far a reader is; ``str()`` and ``parse`` carry it past the process's end. About 60 bytes per open session.
 
     ``settled`` is the place of the last event, where the reader was a settled one.
     """

@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -51,7 +51,7 @@ _NOT_OPEN: Final = "this log is not open; use it inside its async with"
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """Plain values. ``follow`` None: by the kind of store. ``seal``: whether this process may end silent sessions of others.
+    """Plain values. ``follow`` None: by the kind of store. ``seal``: whether to end others' silent sessions.
 
     ``retry`` bounds every request; its ``deadline_ms`` is the creation deadline that seal times are made of.
     ``memory_bytes_max``: how much of what was read or written is remembered, decoded.
@@ -59,7 +59,7 @@ class LogSettings:
 
     writer: WriterSettings = field(default_factory=WriterSettings)
     follow: FollowSettings | None = None
-    retry: RetrySettings = RetrySettings(attempt_timeout_ms=5_000, deadline_ms=10_000)
+    retry: RetrySettings = field(default_factory=lambda: RetrySettings(attempt_timeout_ms=5_000, deadline_ms=10_000))
     memory_bytes_max: int = 64 << 20
     seal: bool = True
 
@@ -77,11 +77,11 @@ def open_log(
 ) -> Log:
     """Return the log in ``store``, an address or a filestore, to be entered by ``async with``.
 
-    A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``, unless
-    ``read_only`` or not ``create``. ``clock`` and ``rng`` are for tests.
+    A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
+    unless ``read_only`` or not ``create``. ``clock`` and ``rng`` are for tests.
 
-    Entering costs one GET, six requests more when the log is new. It raises NotFound (no log there, and none to be made),
-    UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
+    Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
+    made), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
 
     >>> import asyncio
     >>> async def example():
@@ -172,10 +172,8 @@ class Log:
             raise NotFound(f"no log in this store key={STORE}; open it for writing once to make one")
         await require_safe(self._store, self._rng.randbytes(8).hex())
         made = Identity(self._rng.randbytes(ID_BYTES), self._stamps.physical_ms(), self._grace_ms, self._history, None)
-        try:
+        with suppress(AlreadyExists):  # somebody was faster, or an earlier attempt landed: what is there counts
             await self._store.create(STORE, encode_identity(made))
-        except AlreadyExists:
-            pass  # somebody was faster, or an earlier attempt landed: what is there counts
         identity = await self._read_identity()
         if identity is None:
             raise Missing(f"an object is gone right after its creation key={STORE}; check the store")
@@ -269,8 +267,9 @@ class Log:
     async def resolve(self, unknown: Unknown | str) -> Receipt:
         """Settle what an append left open, given its ``Unknown`` or the token of it, in any process.
 
-        Returns the receipt when the events are stored; raises NotStored when they are not and never will be. Ends the
-        session in question. Cost: one GET per slot of that session, at most one PUT. Raises Unavailable: ask again later.
+        Returns the receipt when the events are stored; raises NotStored when they are not and never will be. Ends
+        the session in question. Cost: one GET per slot of that session, at most one PUT. Raises Unavailable: ask
+        again later.
         """
         self._require_writable()
         token = unknown if isinstance(unknown, str) else unknown.token
@@ -301,7 +300,8 @@ class Log:
     ) -> Reader:
         """Return a reader that never ends: what is stored, then what comes; strictly in total order if settled.
 
-        All readers of a log share one follower. Cost: as ``read`` to catch up; then one GET per poll and one per open session.
+        All readers of a log share one follower. Cost: as ``read`` to catch up; then one GET per poll, and one per
+        open session.
         """
         return self._reader(after, kinds, settled=settled, follow=True, skip_damage=False)
 
@@ -380,7 +380,7 @@ class Log:
         return self._follower.frontier.watermark() if self._follower else 0
 
     async def settled(self, receipt: Receipt, timeout: float | None = None) -> None:
-        """Wait until the events of ``receipt`` have their final place in the order (``timeout`` in seconds, TimeoutError).
+        """Wait until the events of ``receipt`` have their final place in the order; TimeoutError after ``timeout`` s.
 
         Posts a tick if none lies above them, and seals silent sessions that hold the watermark. Follows from now on.
         """
@@ -391,13 +391,7 @@ class Log:
                     await self._post_tick(receipt.last_stamp)
                 while True:
                     changed = follower.changed()
-                    frontier = follower.frontier
-                    address = (receipt.chapter, receipt.session)
-                    if (
-                        frontier.watermark() >= receipt.last_stamp
-                        and frontier.last
-                        and frontier.last.address >= address
-                    ):
+                    if follower.frontier.watermark() >= receipt.last_stamp:
                         return
                     await changed.wait()
 
@@ -423,14 +417,12 @@ class Log:
             return False
         newest = self._roster.newest
         if newest is None or newest.stamp < session.tip.stamp:
-            try:
+            with suppress(LogStoreError):  # only the watermark waits; whoever needs it posts one
                 await self._post_tick(session.tip.stamp)
-            except LogStoreError:
-                pass  # only the watermark waits; whoever needs it posts one
         return True
 
     async def close_chapter(self) -> bool:
-        """End the newest chapter; new sessions open in the next. False: it holds no session, or another process ended it.
+        """End the newest chapter; new sessions open in the next. False: it holds no session, or another ended it.
 
         Sessions of the old chapter run on. Cost: about 8 requests. Raises ClockSkew, Missing, Unavailable.
         """

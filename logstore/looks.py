@@ -61,7 +61,7 @@ class Looks:
         return f"<Looks chapters={sorted(self._found_absent)} retired={sorted(self._retired)}>"
 
     def fresh(self, chapter: int) -> bool:
-        """Whether ``chapter`` may be taken as not retired, now, without asking. Call it after what you conclude from."""
+        """Whether ``chapter`` may be taken as not retired now, without asking. Call it after what you conclude from."""
         look = self._found_absent.get(chapter)
         if look is None:
             return False

@@ -15,11 +15,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Protocol
 
+from logstore.catchup import Run, catch_up
 from logstore.clock import StampClock
+from logstore.entry import Open
 from logstore.errors import LogStoreError, StaleStore, Trimmed
 from logstore.event import StoredEvent
-from logstore.catchup import Run, catch_up
-from logstore.entry import Open
 from logstore.follower import Follower
 from logstore.frontier import Frontier, OpenSession, Order, Position
 from logstore.identity import Identity
@@ -34,12 +34,13 @@ __all__ = ["Reader", "resume"]
 async def resume(position: Position, identity: Identity, objects: Objects, looks: Looks) -> Frontier:
     """Return the frontier that ``position`` stands for.
 
-    Cost: one GET, and one per session listed. Raises StaleStore when the store is another, or was set back; Trimmed when
-    what comes next is retired.
+    Cost: one GET, and one per session listed. Raises StaleStore when the store is another, or was set back; Trimmed
+    when what comes next is retired.
     """
     if position.store_id != identity.id:
         raise StaleStore(
-            f"position belongs to another store position={position.store_id.hex()} store={identity.id.hex()}; start without it"
+            f"position belongs to another store position={position.store_id.hex()} store={identity.id.hex()};"
+            " start without it"
         )
     if position.last is None:
         return Frontier(identity.id, identity.digest, None)

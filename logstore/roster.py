@@ -78,7 +78,7 @@ class _Void(Exception):
 
 
 class Roster:
-    """Finds the tail of the list and appends to it. One per log; posts of one process queue up here, not at the store."""
+    """Finds the tail of the list and appends to it. One per log: posts of one process queue up here."""
 
     def __init__(
         self, identity: Identity, objects: Objects, looks: Looks, stamps: StampClock, rng: random.Random

@@ -64,7 +64,8 @@ async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stam
         key = session.id.segment_key(tip.slot)
         name = segment_key(key.writer, key.chapter, key.session, key.slot)
         raise Missing(
-            f"a stored segment is gone, its session is not sealed key={name}; restore it, or `logstore copy --accept-loss`"
+            f"a stored segment is gone, its session is not sealed key={name};"
+            " restore it, or `logstore copy --accept-loss`"
         )
     if await looks.retired(session.id.chapter):
         return None

@@ -106,7 +106,7 @@ class SegmentEncoder:
         final: bool = False,
         sealed: bool = False,
     ) -> tuple[bytes, Segment]:
-        """Return the bytes of a segment whose events have consecutive stamps, and the segment as a reader would decode it."""
+        """Return the bytes of a segment whose events have consecutive stamps, and the segment as a reader has it."""
         assert len(events) <= COUNT_MAX
         assert not (final and events), "a final is empty"
         assert final or not sealed, "only finals are sealed"
@@ -116,7 +116,8 @@ class SegmentEncoder:
         if events:
             columns, packed = _pack_columns(events, first_stamp)
         stored = self._compressor.compress(packed) if packed else b""
-        assert len(packed) <= COLUMNS_BYTES_MAX and len(stored) <= STORED_BYTES_MAX
+        assert len(packed) <= COLUMNS_BYTES_MAX
+        assert len(stored) <= STORED_BYTES_MAX
         header = _HEADER.pack(
             key.chapter,
             key.session,
@@ -226,7 +227,10 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         raise Corrupt(
             f"segment body differs from its digest key={name} bytes={len(frame.rest)} want={stored_size}; restore it"
         )
-    columns = _unpack_columns(name, frame.rest, columns_size, count, first_stamp, last_stamp) if count else None
+    columns = None
+    if count:
+        stamps = (first_stamp, last_stamp)
+        columns = _unpack_columns(name, frame.rest, columns_size=columns_size, count=count, stamps=stamps)
     return Segment(
         key,
         final,
@@ -247,13 +251,13 @@ class _Nonsense(ValueError):
 
 
 def _unpack_columns(
-    name: str, stored: memoryview, columns_size: int, count: int, first_stamp: int, last_stamp: int
+    name: str, stored: memoryview, *, columns_size: int, count: int, stamps: tuple[int, int]
 ) -> Columns:
     try:
         if zstandard.frame_content_size(stored) != columns_size:
             raise _Nonsense("size announced twice, differently")
         packed = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-        return _check_columns(_unpack_bounded(packed), count, first_stamp, last_stamp)
+        return _check_columns(_unpack_bounded(packed), count, *stamps)
     except (ValueError, TypeError, msgpack.UnpackException, zstandard.ZstdError, RecursionError) as error:
         raise Corrupt(f"segment columns cannot be read key={name} cause={error!r:.80}; restore the object") from error
 

@@ -21,6 +21,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from logstore.clock import Clock, StampClock, stamp_ms
@@ -59,10 +60,11 @@ QUIET_CLOSE_MS_MAX: Final = 900  # a process that reads a tick while quiet close
 class WriterSettings:
     """Plain values; durations in milliseconds, sizes in bytes.
 
-    ``linger_ms``: how long the first event of a segment waits for company; None: 0 on a local store, 10 on a remote one.
-    ``flights``: creations under way at once. ``buffer_*_max``: beyond this an append waits. ``idle_ms``: a session quiet for
-    this long ends; doubled up to ``idle_ms_max`` when it is soon opened again. ``session_*_max``: a session ends at this age or size.
-    ``tick_ms``: when the newest roster entry is this old and there are events above it, one tick is posted.
+    ``linger_ms``: how long the first event of a segment waits for company; None: 0 on a local store, 10 on a
+    remote one. ``flights``: creations under way at once. ``buffer_*_max``: beyond this an append waits.
+    ``idle_ms``: a session quiet for this long ends; doubled up to ``idle_ms_max`` when it is soon opened again.
+    ``session_*_max``: a session ends at this age or size. ``tick_ms``: when the newest roster entry is this old and
+    events lie above it, one tick is posted.
     """
 
     linger_ms: int | None = None
@@ -121,7 +123,7 @@ class _Flight:
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """The session that we write: ``tip`` is where the next segment goes, ``stored`` where the last acknowledged one ended."""
+    """The session we write: the next segment goes to ``tip``; what is acknowledged ends at ``stored``."""
 
     id: SessionId
     tip: Tip
@@ -231,7 +233,7 @@ class Writer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Send what is buffered, wait for it, end the session. Idempotent. Cost: the flush, 1 PUT, and at most a tick."""
+        """Send what is buffered, wait for it, end the session. Idempotent. Cost: the flush, one PUT, at most a tick."""
         self._closing = True
         self._wake.set()
         if self._pump is not None:
@@ -490,7 +492,7 @@ class Writer:
         return _Outcome.STORED
 
     async def _judge(self, segment: Segment) -> _Outcome:
-        """Our slot is taken. (1) By our own earlier attempt: stored. (2) By another's final, or (3) by a fork's events: not ours."""
+        """Our slot is taken: by our own earlier attempt (stored), or by somebody else (not ours)."""
         try:
             found = await self._objects.segment(segment.key, remember=False)
         except LogStoreError as error:
@@ -500,7 +502,7 @@ class Writer:
             return _Outcome.GAVE_UP
         return _Outcome.STORED if found.digest == segment.digest else _Outcome.SEALED
 
-    # Doing: sessions
+    # Doing, to sessions
 
     async def _open(self) -> None:
         self._choose_idle_ms()
@@ -542,7 +544,8 @@ class Writer:
     async def _end(self) -> None:
         """Create the final at the tip; everything before it is acknowledged."""
         session = self._session
-        assert session is not None and not self._flights
+        assert session is not None
+        assert not self._flights
         now_ms = self._clock.elapsed_ms()
         self._idle_ended_ms = now_ms if now_ms - session.active_ms >= self._idle_ms else None
         self._session = None
@@ -553,7 +556,7 @@ class Writer:
         self._on_stored()
         self._tick_above(session.stored.stamp)
 
-    # Doing: trouble
+    # Doing, in trouble
 
     async def _settle(self, outcome: _Outcome) -> None:
         """Find out, and say, what became of the flights when the oldest one cannot simply be acknowledged."""
@@ -565,7 +568,7 @@ class Writer:
                 outcome, won = await self._seal_own_slot(session)
             record = await self._looks.retired(session.id.chapter)
         except LogStoreError as error:
-            await self._leave_session(session, lambda flight: self._answer_unknown(flight, error))
+            await self._leave_session(session, partial(self._answer_unknown, cause=error))
             return
         if record is not None:
             await self._leave_retired_session(session, record)
@@ -577,7 +580,7 @@ class Writer:
             await self._leave_session(session, None)
 
     async def _seal_own_slot(self, session: _Session) -> tuple[_Outcome, bool]:
-        """Seal the oldest flight's slot: whether its events are stored, and if not, whether our seal was what stopped them."""
+        """Seal the oldest flight's slot: whether its events are stored, and whether our seal is what stands there."""
         flight = self._flights[0]
         found = await create_final(self._objects, self._stamps, session.id, session.stored, sealed=False)
         if found is None:
@@ -596,7 +599,7 @@ class Writer:
         await self._leave_session(session, None)
 
     async def _leave_session(self, session: _Session, answer: Callable[[_Flight], None] | None) -> None:
-        """Give up the session: each flight's callers get their answer, or (None) its events go back to the buffer's front."""
+        """Give up the session: each flight's callers get ``answer``, or (None) its events go back to the buffer."""
         flights = list(self._flights)
         self._flights.clear()
         self._session = None
@@ -650,7 +653,7 @@ class Writer:
         self._closing = True
         cause = Unavailable("the writer was stopped")
         if self._session is not None and self._flights:
-            await self._leave_session(self._session, lambda flight: self._answer_unknown(flight, cause))
+            await self._leave_session(self._session, partial(self._answer_unknown, cause=cause))
         self._refuse_buffer(cause)
 
     # Ticks
@@ -675,7 +678,7 @@ class Writer:
     def _tick_above(self, stamp: int) -> None:
         """Post one tick above ``stamp`` in the background, unless there is an entry above it."""
         newest = self._roster.newest
-        if newest is not None and newest.stamp >= stamp or self._ticking is not None:
+        if (newest is not None and newest.stamp >= stamp) or self._ticking is not None:
             return
         self._tick_due_ms = self._jittered_tick_ms()
         self._ticking = asyncio.create_task(self._tick(stamp))
