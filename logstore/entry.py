@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from logstore.errors import Corrupt
 from logstore.frame import DIGEST_BYTES, Fields, ObjectType, decode_fields, encode_fields
-from logstore.keys import NAME_BYTES_MAX, NUMBER_MAX, entry_key
+from logstore.keys import NUMBER_MAX, entry_key, is_name
 
 __all__ = [
     "Address",
@@ -221,7 +221,7 @@ def _decode_body(fields: Fields, kind: type) -> Body:
         writer = fields.text("writer")
         if flights < 1:
             raise fields.damaged("flights")
-        if not 1 <= len(writer.encode()) <= NAME_BYTES_MAX:
+        if not is_name(writer):
             raise fields.damaged("writer")
         exclusive = _decode_exclusive(fields.nested("exclusive")) if fields.present("exclusive") else None
         return Open(writer, fields.number("idle_ms"), fields.number("seal_ms"), flights, exclusive)

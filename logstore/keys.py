@@ -22,6 +22,7 @@ __all__ = [
     "StoreKey",
     "entry_key",
     "escape_name",
+    "is_name",
     "parse_key",
     "retired_key",
     "roster_prefix",
@@ -32,7 +33,8 @@ __all__ = [
 
 NUMBER_DIGITS = 10  # one creation every millisecond for 115 days fits, and a session lives an hour
 NUMBER_MAX = 10**NUMBER_DIGITS - 1
-NAME_BYTES_MAX = 200  # escaped threefold, three names and three numbers stay below S3's 1,024 bytes
+NAME_BYTES_MAX = 200
+ESCAPED_BYTES_MAX = 255  # what a file system takes as one file's name
 STORE = "store"
 
 
@@ -75,7 +77,22 @@ def escape_name(name: str, argument: str) -> str:
     if not 1 <= len(raw) <= NAME_BYTES_MAX:
         raise InvalidArgument(f"needs 1 to {NAME_BYTES_MAX} bytes of UTF-8 {argument}={name[:40]!r} bytes={len(raw)}")
     escaped = quote(raw, safe="-_~.")
-    return "%2E" + escaped[1:] if escaped.startswith(".") else escaped
+    if escaped.startswith("."):
+        escaped = "%2E" + escaped[1:]
+    if len(escaped) > ESCAPED_BYTES_MAX:
+        raise InvalidArgument(
+            f"needs at most {ESCAPED_BYTES_MAX} bytes once escaped {argument}={name[:40]!r} bytes={len(escaped)}"
+        )
+    return escaped
+
+
+def is_name(name: str) -> bool:
+    """Whether ``escape_name`` takes it."""
+    try:
+        escape_name(name, "name")
+    except InvalidArgument:
+        return False
+    return True
 
 
 def unescape_name(segment: str) -> str | None:
