@@ -336,8 +336,9 @@ class _Merge:
         entry = self._entries.first()
         if entry is not None or self._at_tail or self._entries.at_stop:
             return entry
+        chapter, _ = self._entries.next
         found = await self._entries.load()
-        await self._conclude(self._frontier.next_address[0])
+        await self._conclude(chapter)
         if not found and self._bound is None:
             found = not await is_tail(self._objects, self._looks, *self._entries.next) and await self._entries.load()
         self._at_tail = not found

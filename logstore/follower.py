@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -112,9 +112,9 @@ class Follower:
         self._require_alive()
         return self._changed
 
-    def take_own(self) -> None:
-        """This process stored or ended something: take in what needs no request, and tell everybody."""
-        if self._failure is None and self._take_remembered():
+    def take_own(self, address: Address) -> None:
+        """This process stored something in its session at ``address``, or ended it: take it in, and tell everybody."""
+        if self._failure is None and self._take_remembered([address]):
             self._tell_changed()
 
     @contextmanager
@@ -190,7 +190,7 @@ class Follower:
     async def _round(self) -> bool:
         """Ask for everything that could come next, and take in what came. Whether anything did."""
         self._rounds += 1
-        moved = self._take_remembered()
+        moved = self._take_remembered(tuple(self.frontier.sessions))
         frontier = self.frontier
         chapter, number = frontier.next_address
         sessions = [(session, session.tip.slot, session.named) for session in frontier.sessions.values()]
@@ -231,12 +231,13 @@ class Follower:
         self._windows[session.address] = min(window * 2, session.opened.flights * 2) if present else 1
         return [segment for segment in present if segment is not None]
 
-    def _take_remembered(self) -> bool:
-        """Take in what this process stored or fetched already; whether there was anything."""
+    def _take_remembered(self, addresses: Collection[Address]) -> bool:
+        """Take in what this process stored or fetched already of the roster and these sessions; whether anything."""
         moved = False
         while (entry := self._objects.remembered_entry(*self.frontier.next_address)) is not None:
             moved |= self._take_entries([entry])
-        for session in list(self.frontier.sessions.values()):
+        sessions = self.frontier.sessions
+        for session in [sessions[address] for address in addresses if address in sessions]:
             while (segment := self._objects.remembered_segment(session.id.segment_key(session.tip.slot))) is not None:
                 moved |= self._take_segments(session, [segment])
                 if segment.final:

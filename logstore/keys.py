@@ -8,6 +8,7 @@ See docs/FORMAT.md, "Names".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 from logstore.errors import InvalidArgument
@@ -68,6 +69,7 @@ class RetiredKey:
     chapter: int
 
 
+@lru_cache(maxsize=4096)
 def escape_name(name: str, argument: str) -> str:
     """Return ``name`` as one path segment; InvalidArgument, naming ``argument``, when it cannot be one."""
     try:

@@ -37,6 +37,7 @@ from logstore.reader import Reader, resume
 from logstore.receipt import Receipt
 from logstore.roster import Roster
 from logstore.seal import seal_silent
+from logstore.session import SessionId
 from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
 
@@ -167,6 +168,9 @@ class Log:
             return identity
         for key in (entry_key(0, 0), retired_key(0)):
             if await self._exists(key):
+                identity = await self._read_identity()  # made meanwhile, by somebody faster?
+                if identity is not None:
+                    return identity
                 raise Missing(f"the store says who writes but not which store it is key={STORE}; restore it")
         if self._read_only or not self._create:
             raise NotFound(f"no log in this store key={STORE}; open it for writing once to make one")
@@ -260,9 +264,9 @@ class Log:
         if self._read_only:
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
 
-    def _take_own(self) -> None:
+    def _take_own(self, session: SessionId) -> None:
         if self._follower is not None:
-            self._follower.take_own()
+            self._follower.take_own(session[:2])
 
     async def resolve(self, unknown: Unknown | str) -> Receipt:
         """Settle what an append left open, given its ``Unknown`` or the token of it, in any process.

@@ -117,38 +117,38 @@ class Roster:
         """
         while True:
             try:
-                if self._newest is None:
-                    await self._find_newest_chapter()
-                await self._go_on_to_tail()
+                tail = await self._go_on_to_tail(self._newest or await self._newest_begin())
             except _Void:
                 self._newest = None
             else:
-                return self._newest
+                if tail is not None:
+                    self.learn(tail)
+                return tail
 
-    async def _find_newest_chapter(self) -> None:
+    async def _newest_begin(self) -> Entry | None:
         first = await self.first_unretired()
         begin = await gallop(lambda chapter: self._objects.entry(chapter, 0), first)
         if begin is None and first > 0:
             if await self._looks.look(first) is not None:
                 raise _Void(first)
             raise Missing(f"the first chapter that is not retired has no begin key={entry_key(first, 0)}; restore it")
-        self._newest = None if begin is None else begin[1]
+        return None if begin is None else begin[1]
 
-    async def _go_on_to_tail(self) -> None:
-        """Move ``_newest`` to an entry whose successor is absent, believably."""
+    async def _go_on_to_tail(self, tail: Entry | None) -> Entry | None:
+        """Go on from ``tail`` to an entry whose successor is absent, believably."""
         while True:
-            chapter, number = self._newest.successor if self._newest else (0, 0)
+            chapter, number = (0, 0) if tail is None else tail.successor
             entry = await self._objects.entry(chapter, number)
             if entry is not None:
-                require_follows(entry, self._newest, self._identity.digest)
+                require_follows(entry, tail, self._identity.digest)
                 ahead = await gallop(partial(self._objects.entry, chapter), number + 1)
-                self._newest = ahead[1] if ahead else entry
+                tail = ahead[1] if ahead else entry
                 continue
             ended = await is_tail(self._objects, self._looks, chapter, number)
             if await self._looks.retired(chapter) is not None:
                 raise _Void(chapter)
             if ended:
-                return
+                return tail
 
     async def post(self, decide: Decide) -> Entry | None:
         """Append the entry whose body ``decide`` returns for the tail; None when it returns None.

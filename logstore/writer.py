@@ -164,7 +164,7 @@ class Writer:
         settings: WriterSettings,
         seal_ms_beyond_idle: int,
         post_tick: Callable[[int], Awaitable[object]],
-        stored: Callable[[], None],
+        stored: Callable[[SessionId], None],
     ) -> None:
         escape_name(name, "writer")
         self.name = name
@@ -194,7 +194,9 @@ class Writer:
         self._tick_due_ms = self._jittered_tick_ms()
         self._held_events = 0  # buffered and in flight
         self._held_bytes = 0
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._entering = 0  # calls that wait for room
+        self._entrance = asyncio.Lock()
+        self._room = asyncio.Event()
         self._wake = asyncio.Event()
         self._closing = False
         self._ticking: asyncio.Task[object] | None = None
@@ -269,8 +271,8 @@ class Writer:
         size = payload_bytes(events)
         if size > APPEND_BYTES_MAX:
             raise LimitExceeded(f"too much at once bytes={size} limit={APPEND_BYTES_MAX}; append less at a time")
-        while self._held_events and not self._has_room(len(events), size):
-            await self._wait_for_room()
+        if self._entering or not self._has_room(len(events), size):
+            await self._enter(len(events), size)
         if self._closing:
             raise InvalidArgument(f"this writer is closed writer={self.name}; use it inside its async with")
         if self._pump is None:
@@ -287,8 +289,6 @@ class Writer:
         self._held_bytes += size
         if self._is_segment_full():
             self._wake.set()
-        if self._room and self._has_room(1, 1):
-            self._wake_one_waiting_for_room()
         try:
             return await batch.waiter
         except asyncio.CancelledError:
@@ -297,28 +297,21 @@ class Writer:
 
     def _has_room(self, events: int, size: int) -> bool:
         settings = self._settings
-        return (
+        return not self._held_events or (
             self._held_events + events <= settings.buffer_events_max
             and self._held_bytes + size <= settings.buffer_bytes_max
         )
 
-    async def _wait_for_room(self) -> None:
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room.append(room)
+    async def _enter(self, events: int, size: int) -> None:
+        """Wait for room in the buffer, in the order of the calls: small ones do not overtake a large one."""
+        self._entering += 1
         try:
-            await room
-        except asyncio.CancelledError:
-            if room.done() and not room.cancelled():
-                self._wake_one_waiting_for_room()
-            raise
-
-    def _wake_one_waiting_for_room(self) -> None:
-        """Wake one at a time: whoever takes room wakes the next while there is any."""
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)
-                return
+            async with self._entrance:  # fair
+                while not self._has_room(events, size):
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._entering -= 1
 
     def _is_segment_full(self) -> bool:
         return self._buffer_events >= APPEND_EVENTS_MAX or self._buffer_bytes >= APPEND_BYTES_MAX
@@ -334,7 +327,7 @@ class Writer:
     def _release(self, batch: _Batch) -> None:
         self._held_events -= len(batch.events)
         self._held_bytes -= batch.size
-        self._wake_one_waiting_for_room()
+        self._room.set()
 
     # Deciding: plain functions of the state
 
@@ -440,7 +433,7 @@ class Writer:
                     Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
                 )
             seq, stamp = seq + count, stamp + count
-        self._on_stored()
+        self._on_stored(session.id)
 
     def _send(self) -> None:
         """Turn the front of the buffer into one segment and start its creation."""
@@ -553,7 +546,7 @@ class Writer:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
             _log.warning("session could not be ended, others will seal it: %s", error)
-        self._on_stored()
+        self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
     # Doing, in trouble
@@ -612,7 +605,7 @@ class Writer:
                 self._return_to_buffer(flight)
             else:
                 answer(flight)
-        self._on_stored()
+        self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
     def _return_to_buffer(self, flight: _Flight) -> None:
