@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock, stamp_ms
 from logstore.entry import Body, Entry, Open
 from logstore.errors import (
@@ -96,15 +97,6 @@ class WriterStatistics:
     events_unknown: int
 
 
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """The events of one call, and who waits for them."""
-
-    events: Sequence[EncodedEvent]
-    size: int
-    waiter: asyncio.Future[Receipt]
-
-
 class _Outcome(enum.Enum):
     STORED = enum.auto()
     SEALED = enum.auto()  # another's object lies in our slot: ours is not stored there and never will be
@@ -117,7 +109,7 @@ class _Flight:
 
     segment: Segment
     data: bytes
-    batches: list[_Batch]
+    batches: list[Batch]
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -182,21 +174,18 @@ class Writer:
         self._events = EventEncoder()
         self._segments = SegmentEncoder()
 
-        self._buffer: deque[_Batch] = deque()
-        self._buffer_since_s = 0.0
-        self._buffer_events = 0
-        self._buffer_bytes = 0
+        self._buffer = Buffer(
+            held_events_max=settings.buffer_events_max,
+            held_bytes_max=settings.buffer_bytes_max,
+            segment_events_max=APPEND_EVENTS_MAX,
+            segment_bytes_max=APPEND_BYTES_MAX,
+        )
         self._flights: deque[_Flight] = deque()
         self._session: _Session | None = None
         self._idle_ms = settings.idle_ms
         self._idle_ended_ms: int | None = None
         self._quiet_close_ms: int | None = None
         self._tick_due_ms = self._jittered_tick_ms()
-        self._held_events = 0  # buffered and in flight
-        self._held_bytes = 0
-        self._entering = 0  # calls that wait for room
-        self._entrance = asyncio.Lock()
-        self._room = asyncio.Event()
         self._wake = asyncio.Event()
         self._closing = False
         self._ticking: asyncio.Task[object] | None = None
@@ -208,7 +197,7 @@ class Writer:
     def __repr__(self) -> str:
         session = self._session
         where = "no session" if session is None else f"session={session.id[:2]} next_slot={session.tip.slot}"
-        return f"<Writer {self.name} {where} buffered={self._held_events} flights={len(self._flights)}>"
+        return f"<Writer {self.name} {where} buffered={self._buffer.held_events} flights={len(self._flights)}>"
 
     def statistics(self) -> WriterStatistics:
         """What it has done and holds. Cost: none."""
@@ -217,8 +206,8 @@ class Writer:
             session=session.id[:2] if session else None,
             slots_acknowledged=session.stored.slot if session else 0,
             flights=len(self._flights),
-            buffered_events=self._held_events,
-            buffered_bytes=self._held_bytes,
+            buffered_events=self._buffer.held_events,
+            buffered_bytes=self._buffer.held_bytes,
             events_stored=self._events_stored,
             segments_stored=self._segments_stored,
             bytes_stored=self._bytes_stored,
@@ -271,63 +260,22 @@ class Writer:
         size = payload_bytes(events)
         if size > APPEND_BYTES_MAX:
             raise LimitExceeded(f"too much at once bytes={size} limit={APPEND_BYTES_MAX}; append less at a time")
-        if self._entering or not self._has_room(len(events), size):
-            await self._enter(len(events), size)
+        buffer = self._buffer
+        await buffer.enter(len(events), size)
         if self._closing:
             raise InvalidArgument(f"this writer is closed writer={self.name}; use it inside its async with")
         if self._pump is None:
             self._pump = asyncio.create_task(self._run(), name=f"logstore writer {self.name}")
-        loop = asyncio.get_running_loop()
-        batch = _Batch(events, size, loop.create_future())
-        if not self._buffer:
-            self._buffer_since_s = loop.time()
+        if not buffer:
             self._wake.set()
-        self._buffer.append(batch)
-        self._buffer_events += len(events)
-        self._buffer_bytes += size
-        self._held_events += len(events)
-        self._held_bytes += size
-        if self._is_segment_full():
+        batch = buffer.put(events, size)
+        if buffer.is_segment_full:
             self._wake.set()
         try:
             return await batch.waiter
         except asyncio.CancelledError:
-            self._withdraw(batch)
+            buffer.withdraw(batch)
             raise
-
-    def _has_room(self, events: int, size: int) -> bool:
-        settings = self._settings
-        return not self._held_events or (
-            self._held_events + events <= settings.buffer_events_max
-            and self._held_bytes + size <= settings.buffer_bytes_max
-        )
-
-    async def _enter(self, events: int, size: int) -> None:
-        """Wait for room in the buffer, in the order of the calls: small ones do not overtake a large one."""
-        self._entering += 1
-        try:
-            async with self._entrance:  # fair
-                while not self._has_room(events, size):
-                    self._room.clear()
-                    await self._room.wait()
-        finally:
-            self._entering -= 1
-
-    def _is_segment_full(self) -> bool:
-        return self._buffer_events >= APPEND_EVENTS_MAX or self._buffer_bytes >= APPEND_BYTES_MAX
-
-    def _withdraw(self, batch: _Batch) -> None:
-        """Take back what was not sent yet: a cancelled call should store nothing if that is still possible."""
-        if batch in self._buffer:
-            self._buffer.remove(batch)
-            self._buffer_events -= len(batch.events)
-            self._buffer_bytes -= batch.size
-            self._release(batch)
-
-    def _release(self, batch: _Batch) -> None:
-        self._held_events -= len(batch.events)
-        self._held_bytes -= batch.size
-        self._room.set()
 
     # Deciding: plain functions of the state
 
@@ -358,15 +306,17 @@ class Writer:
         return self._closing or asked or now_ms - session.active_ms >= self._idle_ms
 
     def _is_sending_time(self) -> bool:
-        waited_s = asyncio.get_running_loop().time() - self._buffer_since_s
-        return self._closing or waited_s >= self._linger_s or self._is_segment_full()
+        return self._closing or self._lingered_s() >= self._linger_s or self._buffer.is_segment_full
+
+    def _lingered_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._buffer.since_s
 
     def _wait_s(self) -> float | None:
         """How long nothing will have to be done unless somebody wakes us."""
         session, now_ms = self._session, self._clock.elapsed_ms()
         waits = []
         if self._buffer and not self._is_sending_time():
-            waits.append(self._linger_s - (asyncio.get_running_loop().time() - self._buffer_since_s))
+            waits.append(self._linger_s - self._lingered_s())
         if session is not None and not self._flights:
             due_ms = [session.opened_ms + self._settings.session_age_ms_max]
             if not self._buffer:
@@ -427,11 +377,8 @@ class Writer:
         seq, stamp, key = segment.first_sequence, segment.first_stamp, segment.key
         for batch in flight.batches:
             count = len(batch.events)
-            self._release(batch)
-            if not batch.waiter.done():
-                batch.waiter.set_result(
-                    Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
-                )
+            self._buffer.release(batch)
+            batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1))
             seq, stamp = seq + count, stamp + count
         self._on_stored(session.id)
 
@@ -439,7 +386,7 @@ class Writer:
         """Turn the front of the buffer into one segment and start its creation."""
         session = self._session
         assert session is not None
-        batches = self._take_batches()
+        batches = self._buffer.take()
         events = [event for batch in batches for event in batch.events]
         data, segment = self._segments.encode(
             session.id.segment_key(session.tip.slot),
@@ -458,25 +405,9 @@ class Writer:
         flight.task.add_done_callback(lambda _: self._wake.set())
         self._flights.append(flight)
 
-    def _take_batches(self) -> list[_Batch]:
-        """Take whole batches off the buffer's front, as many as one segment holds."""
-        batches: list[_Batch] = []
-        events = size = 0
-        while self._buffer:
-            batch = self._buffer[0]
-            if batches and (events + len(batch.events) > APPEND_EVENTS_MAX or size + batch.size > APPEND_BYTES_MAX):
-                break
-            batches.append(self._buffer.popleft())
-            events, size = events + len(batch.events), size + batch.size
-        self._buffer_events -= events
-        self._buffer_bytes -= size
-        self._buffer_since_s = asyncio.get_running_loop().time()
-        return batches
-
     async def _fly(self, segment: Segment, data: bytes) -> _Outcome:
-        key = segment.key
         try:
-            await self._objects.create(segment_key(key.writer, key.chapter, key.session, key.slot), data)
+            await self._objects.create(_name(segment), data)
         except AlreadyExists:
             return await self._judge(segment)
         except LogStoreError as error:
@@ -523,16 +454,12 @@ class Writer:
     def _refuse_buffer(self, cause: LogStoreError) -> None:
         """No session could be opened: nothing in the buffer was ever sent."""
         kind = NotStored if isinstance(cause, Unavailable) else type(cause)
-        while self._buffer:
-            batch = self._buffer.popleft()
-            self._buffer_events -= len(batch.events)
-            self._buffer_bytes -= batch.size
-            self._release(batch)
+        for batch in self._buffer.take_all():
+            self._buffer.release(batch)
             self._events_not_stored += len(batch.events)
-            if not batch.waiter.done():
-                error = kind(f"nothing was stored: {cause}")
-                error.__cause__ = cause
-                batch.waiter.set_exception(error)
+            error = kind(f"nothing was stored: {cause}")
+            error.__cause__ = cause
+            batch.refuse(error)
 
     async def _end(self) -> None:
         """Create the final at the tip; everything before it is acknowledged."""
@@ -602,43 +529,33 @@ class Writer:
             await asyncio.wait([flight.task for flight in flights])
         for flight in reversed(flights):
             if answer is None:
-                self._return_to_buffer(flight)
+                self._buffer.put_back(flight.batches)
+                self._events_sent_again += flight.segment.count
             else:
                 answer(flight)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
-    def _return_to_buffer(self, flight: _Flight) -> None:
-        self._buffer.extendleft(reversed(flight.batches))
-        self._buffer_events += flight.segment.count
-        self._buffer_bytes += sum(batch.size for batch in flight.batches)
-        self._events_sent_again += flight.segment.count
-
     def _answer_not_stored(self, flight: _Flight) -> None:
-        key = flight.segment.key
         self._events_not_stored += flight.segment.count
         for batch in flight.batches:
-            self._release(batch)
-            if not batch.waiter.done():
-                name = segment_key(key.writer, key.chapter, key.session, key.slot)
-                batch.waiter.set_exception(
-                    NotStored(f"the store did not take it in time, slot sealed key={name}; append again")
-                )
+            self._buffer.release(batch)
+            name = _name(flight.segment)
+            batch.refuse(NotStored(f"the store did not take it in time, slot sealed key={name}; append again"))
 
     def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
         segment = flight.segment
         key, seq, stamp = segment.key, segment.first_sequence, segment.first_stamp
-        name = segment_key(key.writer, key.chapter, key.session, key.slot)
         self._events_unknown += segment.count
         for batch in flight.batches:
             count = len(batch.events)
-            self._release(batch)
+            self._buffer.release(batch)
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
-            if not batch.waiter.done():
-                token = Question(receipt, segment.digest).token()
-                error = Unknown(f"may be stored or not key={name} cause={cause}; settle it by log.resolve", token=token)
-                error.__cause__ = cause
-                batch.waiter.set_exception(error)
+            token = Question(receipt, segment.digest).token()
+            message = f"may be stored or not key={_name(segment)} cause={cause}; settle it by log.resolve"
+            error = Unknown(message, token=token)
+            error.__cause__ = cause
+            batch.refuse(error)
             seq, stamp = seq + count, stamp + count
 
     async def _abandon_all(self) -> None:
@@ -686,3 +603,8 @@ class Writer:
 
     def _jittered_tick_ms(self) -> int:
         return round(self._settings.tick_ms * self._rng.uniform(0.75, 1.25))
+
+
+def _name(segment: Segment) -> str:
+    key = segment.key
+    return segment_key(key.writer, key.chapter, key.session, key.slot)
