@@ -34,7 +34,7 @@ def test_an_hour_takes_a_moment(loop: SimulatedLoop) -> None:
     """Virtual time jumps to the next timer; nothing really sleeps."""
     began = time.perf_counter()
     run(loop, asyncio.sleep(3_600))
-    assert loop.time() == 3_600
+    assert round(loop.time()) == 3_600
     assert time.perf_counter() - began < 1
 
 
@@ -53,15 +53,31 @@ def test_timers_fire_in_order_of_time_and_then_of_making(loop: SimulatedLoop) ->
     assert fired == ["a", "b", "b again", "c"]
 
 
-def test_time_passes_only_when_nothing_is_ready(loop: SimulatedLoop) -> None:
-    """A chain of ready callbacks, however long, takes no time."""
+def test_running_takes_a_microsecond(loop: SimulatedLoop) -> None:
+    """A chain of ready callbacks takes hardly any time, but some: nobody waits for ever for a time that is near."""
 
     async def main() -> float:
         for _ in range(1_000):
             await asyncio.sleep(0)
         return loop.time()
 
-    assert run(loop, main()) == 0
+    assert run(loop, main()) == pytest.approx(1e-3, rel=0.1)
+
+
+def test_waiting_for_a_rounding_error_ends(loop: SimulatedLoop) -> None:
+    """Who waits until a time, computing anew how long, gets there although the last wait is too short to add."""
+
+    async def main() -> None:
+        await asyncio.sleep(1e5 - 1)
+        until_s = loop.time() + 0.1
+        while (left_s := until_s - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left_s / 2):
+                    await loop.create_future()
+            except TimeoutError:
+                continue
+
+    run(loop, main())
 
 
 def test_asyncio_works_as_it_does(loop: SimulatedLoop) -> None:
@@ -75,7 +91,7 @@ def test_asyncio_works_as_it_does(loop: SimulatedLoop) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 await asyncio.sleep(10)
-        assert loop.time() == 5
+        assert round(loop.time(), 3) == 5
         assert tuple(await asyncio.gather(after(2, "x"), after(1, "y"))) == ("x", "y")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(after(i, str(i))) for i in range(3)]
@@ -123,7 +139,7 @@ def test_a_forgotten_generator_is_closed(loop: SimulatedLoop) -> None:
         await asyncio.sleep(2)
 
     run(loop, main())
-    assert closed == [1.0]
+    assert closed == pytest.approx([1.0], abs=1e-3)
 
 
 # Processes ------------------------------------------------------------------------------------
@@ -174,8 +190,8 @@ def test_a_paused_process_stands_still_and_its_timers_fire_late(loop: SimulatedL
         await asyncio.sleep(1.25)
 
     run(loop, main())
-    assert ticks["other"] == list(range(1, 12))
-    assert ticks["stopped"] == [1.0, 10.5, 11.5]
+    assert ticks["other"] == pytest.approx(list(range(1, 12)), abs=1e-3)
+    assert ticks["stopped"] == pytest.approx([1.0, 10.5, 11.5], abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -231,7 +247,7 @@ def test_a_crashed_process_does_nothing_more(loop: SimulatedLoop) -> None:
         process.crash()
         process.resume()
         await asyncio.sleep(10)
-        assert (ticks, last_words) == ([1.0, 2.0], [])
+        assert (len(ticks), last_words) == (2, [])
 
     run(loop, main())
 
@@ -317,7 +333,7 @@ def test_a_failing_callback_ends_the_run(loop: SimulatedLoop) -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(loop, main())
-    assert loop.time() == 1
+    assert round(loop.time(), 3) == 1
 
 
 def test_lost_exceptions_are_complaints_except_of_the_dead() -> None:

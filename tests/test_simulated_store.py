@@ -228,7 +228,7 @@ def test_what_a_process_sent_lands_though_it_crashed_or_paused(world: World) -> 
 
     world.run(main())
     assert store.keys() == ["doomed", "sleeper"]
-    assert answered == [3_600.0]
+    assert answered == pytest.approx([3_600.0])
 
 
 def test_the_last_words_of_the_dead_send_nothing() -> None:

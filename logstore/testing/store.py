@@ -10,7 +10,7 @@ lost, a creation may land long after its poster gave up, and cancelling a call r
 ``Weather`` says how often each of that happens. Every request is recorded in ``requests``.
 
 Invariants (checked here, at every creation):
-- P4: no name ever holds two contents, not even after deletion.
+- P4: no name ever holds two contents, not even after deletion (below ``scratch`` it may).
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class SimulatedStore:
         drift: float = 0.0,
         date_ms: int = 1,
         page_keys: int = 1_000,
+        scratch: str = "probe/",
         on_request: Callable[[Request], None] | None = None,
     ) -> None:
         self.loop = loop
@@ -121,6 +122,7 @@ class SimulatedStore:
         self.requests: list[Request] = []
         self._rng = rng
         self._date_ms = date_ms
+        self._scratch = scratch
         self._on_request = on_request
         self._bucket = MemoryStore(clock=self.clock)
         self._contents: dict[str, str] = {}  # every name ever used, and the digest of what it held
@@ -215,7 +217,7 @@ class SimulatedStore:
                 error.now_ms = self.date(error.now_ms)
             return None, error
         request.effect = _EFFECTS[request.verb]
-        if request.landed:
+        if request.landed and not request.key.startswith(self._scratch):
             held = self._contents.setdefault(request.key, request.content)
             assert held == request.content, f"P4: a name was used for two contents: {request}, once {held}"
         return result, None

@@ -1,0 +1,305 @@
+"""Those who live in the world: processes that write, read, close chapters, or several of these at once.
+
+An actor is a program on a machine. Each time it starts it is a new process, with a new log, that
+remembers only what it saved. It does its work until told to stop, writes into the history what the
+library tells it, and starts again when the store was out of reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import logstore
+from logstore import (
+    ClockSkew,
+    Event,
+    Log,
+    LogSettings,
+    LogStoreError,
+    NotStored,
+    Position,
+    Unavailable,
+    Unknown,
+    Writer,
+)
+from logstore.testing.process import Process, ProcessState
+from logstore.testing.simulation import SimulatedLoop, SimulatedStore, StoreFace, Weather
+from tests.simulation.history import Append, History, Outcome, Stream
+
+__all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Writing"]
+
+Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
+
+
+@dataclass(slots=True)
+class Stage:
+    """What all actors share."""
+
+    loop: SimulatedLoop
+    store: SimulatedStore
+    history: History
+    log_settings: LogSettings
+    weather: Weather
+    unknowns: list[tuple[Append, Unknown]] = field(default_factory=list)
+
+
+class Job(Protocol):
+    """One thing that a process does with its log, until ``actor.stopping`` is set."""
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Do it. Raising something forgivable ends the process, which starts again."""
+        ...
+
+
+class Actor:
+    """A program, its machine, and the process that runs it now."""
+
+    def __init__(self, stage: Stage, name: str, rng: random.Random, jobs: Sequence[Job], *, drift: float) -> None:
+        self.stage = stage
+        self.name = name
+        self.rng = rng
+        self.jobs = jobs
+        self.drift = drift
+        self.skew_ms = 0
+        self.stopping = asyncio.Event()
+        self.starts = 0
+        self.process: Process | None = None
+        self.face: StoreFace | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Actor {self.process.name if self.process else self.name}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there, paused or not, and has not ended by itself."""
+        alive = self.process is not None and self.process.state is not ProcessState.CRASHED
+        return alive and self.task is not None and not self.task.done()
+
+    def start(self) -> None:
+        """Begin a new process."""
+        assert not self.running
+        self.starts += 1
+        name = f"{self.name}.{self.starts}"
+        self.process = self.stage.loop.process(name, skew_ms=self.skew_ms, drift=self.drift)
+        self.face = self.stage.store.face(self.process, weather=self.stage.weather)
+        self.stage.history.note(name, "starts")
+        self.task = self.process.start(self._live(), name=name)
+
+    def crash(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.stage.history.note(self.process.name, "crashes")
+        self.process.crash()
+
+    def step_clock(self, ms: int) -> None:
+        """Set the machine's wall clock."""
+        self.skew_ms += ms
+        if self.process is not None:
+            self.process.clock.step(ms)
+
+    async def _live(self) -> None:
+        assert self.process is not None
+        assert self.face is not None
+        me, history = self.process.name, self.stage.history
+        try:
+            async with (
+                logstore.open(
+                    self.face,
+                    clock=self.process.clock,
+                    rng=random.Random(self.rng.random()),
+                    settings=self.stage.log_settings,
+                ) as log,
+                asyncio.TaskGroup() as group,
+            ):
+                for job in self.jobs:
+                    group.create_task(job.work(self, log))
+        except* Forgivable as errors:
+            history.note(me, f"fails: {errors.exceptions[0]}")
+            self.stage.loop.call_later(self.rng.uniform(0, 3), self._start_over, context=self.stage.loop.nowhere)
+        except* LogStoreError as errors:
+            history.problem(f"{me} was told {errors.exceptions[0]!r}")
+        history.note(me, "ends")
+
+    def _start_over(self) -> None:
+        if not self.running and not self.stopping.is_set():
+            self.start()
+
+    async def sleep(self, mean_s: float) -> None:
+        """Do nothing for a while, or until told to stop."""
+        try:
+            async with asyncio.timeout(self.rng.expovariate(1 / mean_s)):
+                await self.stopping.wait()
+        except TimeoutError:
+            pass
+
+
+class Writing:
+    """Appends under a name, which other processes may use as well."""
+
+    def __init__(self, writer_name: str, *, pause_s: float) -> None:
+        self._writer_name = writer_name
+        self._pause_s = pause_s
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Append, alone or several at once, with pauses that are sometimes long."""
+        rng, stage = actor.rng, actor.stage
+        while not actor.stopping.is_set():
+            async with log.writer(self._writer_name) as writer:
+                name = f"{actor.name}.{actor.starts}/{len(stage.history.appends)}"
+                for _ in range(rng.randrange(5, 30)):
+                    burst = rng.choice([1, 1, 1, 2, 6])
+                    await asyncio.gather(*(self._append(actor, log, writer, name) for _ in range(burst)))
+                    await actor.sleep(self._pause_s * rng.choice([0.1, 0.1, 1, 1, 10]))
+                    if actor.stopping.is_set():
+                        break
+
+    async def _append(self, actor: Actor, log: Log, writer: Writer, writer_name: str) -> None:
+        rng, history = actor.rng, actor.stage.history
+        assert actor.process is not None
+        me = actor.process.name
+        count = rng.choice([1, 1, 2, 5])
+        number = len(history.appends)
+        ids = tuple(f"{me}-{number}.{i}" for i in range(count))
+        append = Append(me, writer_name, ids, actor.stage.loop.time(), len(history.heard.get(me, ())))
+        patience_s = rng.expovariate(1 / 2) if rng.random() < 0.05 else None
+        history.call(append)
+        events = [Event("Thing", f"k{rng.randrange(5)}", "changed", {"id": id_}) for id_ in ids]
+        try:
+            async with asyncio.timeout(patience_s):
+                append.receipt = await (writer.append_many(events) if count > 1 else writer.append(events[0]))
+            history.end(append, Outcome.STORED)
+        except NotStored as error:
+            history.end(append, Outcome.NOT_STORED, str(error))
+        except Unknown as error:
+            history.end(append, Outcome.UNKNOWN, str(error))
+            actor.stage.unknowns.append((append, error))
+            if rng.random() < 0.5:
+                await actor.sleep(5)
+                await resolve(actor.stage, me, log, append, error)
+        except Forgivable as error:
+            history.end(append, Outcome.REFUSED, str(error))
+        except TimeoutError:
+            history.note(me, f"loses patience with {ids[0]}")
+        if append.receipt is not None and rng.random() < 0.05 and not actor.stopping.is_set():
+            await self._wait_until_settled(actor, log, append)
+
+    async def _wait_until_settled(self, actor: Actor, log: Log, append: Append) -> None:
+        assert append.receipt is not None
+        history, me = actor.stage.history, append.process
+        try:
+            async with asyncio.timeout(60):
+                await log.settled(append.receipt)
+        except (TimeoutError, *Forgivable):
+            return
+        history.settled.append((append.ids[0], actor.stage.loop.time()))
+        history.note(me, f"is told that {append.ids[0]} is settled")
+
+
+async def resolve(stage: Stage, me: str, log: Log, append: Append, unknown: Unknown) -> bool:
+    """Ask what became of an append; note the answer. False: the store could not say."""
+    try:
+        append.receipt = await log.resolve(unknown)
+        told = Outcome.STORED
+    except NotStored:
+        told = Outcome.NOT_STORED
+    except Forgivable:
+        return False
+    if append.told not in {Outcome.PENDING, told}:
+        stage.history.problem(f"P6 resolve said {append.told.value}, now {told.value}: {append.ids[0]}")
+    append.told = told
+    stage.history.note(me, f"resolves {append.ids[0]}: {told.value}")
+    return True
+
+
+@dataclass(slots=True)
+class Consumer:
+    """Somebody who follows the log and saves how far it got. It outlives its processes."""
+
+    name: str
+    settled: bool
+    position: str | None = None
+    at_position: int = 0
+    stream: Stream | None = None
+
+    def begin(self, process: str, at_s: float) -> Stream:
+        """Go on from what was saved."""
+        before = tuple(self.stream.all[: self.at_position]) if self.stream else ()
+        self.stream = Stream(self.name, process, self.settled, True, at_s, before)
+        return self.stream
+
+    def save(self, position: Position) -> None:
+        """Remember the position after the last event seen."""
+        assert self.stream is not None
+        self.position, self.at_position = str(position), len(self.stream.before) + len(self.stream.events)
+
+
+class Reading:
+    """Follows the log, and now and then reads all of it at once."""
+
+    def __init__(self, consumer: Consumer, *, reads: bool = False) -> None:
+        self.consumer = consumer
+        self._reads = reads
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Follow until told to stop; start again from the saved position now and then."""
+        assert actor.process is not None
+        me, rng, stage = actor.process.name, actor.rng, actor.stage
+        while not actor.stopping.is_set():
+            following = asyncio.create_task(self._follow(actor, log))
+            stopping = asyncio.create_task(actor.sleep(60))
+            try:
+                await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                following.cancel()
+                stopping.cancel()
+                await asyncio.wait([following, stopping])
+            if not following.cancelled() and following.exception() is not None:
+                await following
+            if self._reads and rng.random() < 0.5:
+                await read_all(stage, me, log, settled=rng.random() < 0.3)
+
+    async def _follow(self, actor: Actor, log: Log) -> None:
+        assert actor.process is not None
+        me, rng, stage = actor.process.name, actor.rng, actor.stage
+        stream = self.consumer.begin(me, stage.loop.time())
+        stage.history.streams.append(stream)
+        stage.history.note(me, f"{stream.consumer} follows after {len(stream.before)}")
+        after = None if self.consumer.position is None else Position.parse(self.consumer.position)
+        events = log.follow(after=after, settled=self.consumer.settled)
+        async for event in events:
+            stage.history.see(stream, event)
+            if rng.random() < 0.3:
+                assert events.position is not None
+                self.consumer.save(events.position)
+            if rng.random() < 0.02:
+                await actor.sleep(2)
+
+
+async def read_all(stage: Stage, me: str, log: Log, *, settled: bool) -> Stream:
+    """Read the whole log as it is now."""
+    stream = Stream(f"read {'settled ' if settled else ''}of {me}", me, settled, False, stage.loop.time())
+    stage.history.streams.append(stream)
+    async for event in log.read(settled=settled):
+        stage.history.see(stream, event)
+    stream.ended_s = stage.loop.time()
+    return stream
+
+
+class Closer:
+    """Ends chapters, much sooner than a keeper would."""
+
+    def __init__(self, *, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Close a chapter now and then."""
+        while not actor.stopping.is_set():
+            await actor.sleep(self._pause_s)
+            if not actor.stopping.is_set():
+                await log.close_chapter()
+                actor.stage.history.note(actor.name, "closed a chapter")

@@ -1,0 +1,129 @@
+"""What the log holds, read from the bucket's objects by docs/FORMAT.md and nothing else.
+
+A second, simple reader: it has every object at hand, so it needs no protocol. Production readers
+must agree with it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgpack
+
+from logstore.entry import Entry, Open, decode_entry, require_follows
+from logstore.identity import decode_identity
+from logstore.keys import STORE, EntryKey, SegmentKey, entry_key, parse_key, segment_key
+from logstore.segment import decode_segment
+from logstore.session import SessionId, Tip
+
+__all__ = ["TrueEvent", "TrueSession", "Truth"]
+
+
+class TrueEvent(NamedTuple):
+    """An event, its place, and the object that holds it."""
+
+    order: tuple[int, int, int, int]
+    id: str
+    writer: str
+    key: str
+
+
+@dataclass(slots=True)
+class TrueSession:
+    """A session: how many slots count, whether it has ended, and by whose hand."""
+
+    opened: Entry
+    slots: int = 0
+    final: bool = False
+    sealed: bool = False
+    void: list[str] = field(default_factory=list)  # names above its final
+
+
+@dataclass(slots=True)
+class Truth:
+    """The log in total order, with its roster and sessions."""
+
+    events: list[TrueEvent]
+    entries: list[Entry]
+    sessions: dict[SessionId, TrueSession]
+    place: dict[str, int]  # of each id in the order
+
+    @classmethod
+    def of(cls, contents: Mapping[str, bytes]) -> Truth:
+        """Read the bucket. Raises Corrupt, or AssertionError where an object is none of the log's."""
+        entries = _roster(contents)
+        sessions: dict[SessionId, TrueSession] = {}
+        events: list[TrueEvent] = []
+        for entry in entries:
+            if isinstance(entry.body, Open):
+                sessions[SessionId.of(entry)] = session = TrueSession(entry)
+                events += _read_session(contents, SessionId.of(entry), session)
+        events.sort()
+        _require_all_known(contents, entries, sessions)
+        return cls(events, entries, sessions, {event.id: i for i, event in enumerate(events)})
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, in total order."""
+        return [event.id for event in self.events]
+
+    def before(self, order: tuple[int, int, int, int]) -> int:
+        """How many events come before a place in the order."""
+        return bisect_left(self.events, (order,))
+
+
+def _roster(contents: Mapping[str, bytes]) -> list[Entry]:
+    entries: list[Entry] = []
+    if STORE not in contents:
+        return entries
+    identity = decode_identity(contents[STORE])
+    address = (0, 0)
+    while (data := contents.get(entry_key(*address))) is not None:
+        entry = decode_entry(*address, data)
+        require_follows(entry, entries[-1] if entries else None, identity.digest)
+        entries.append(entry)
+        address = entry.successor
+    return entries
+
+
+def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueSession) -> list[TrueEvent]:
+    events: list[TrueEvent] = []
+    tip = Tip.of(true.opened)
+    while not true.final:
+        key = session.segment_key(tip.slot)
+        name = segment_key(key.writer, key.chapter, key.session, key.slot)
+        if (data := contents.get(name)) is None:
+            break
+        segment = decode_segment(key, data)
+        columns = segment.columns
+        for i in range(segment.count):
+            assert columns is not None
+            order = (columns.stamps[i], session.chapter, session.number, segment.first_sequence + i)
+            events.append(TrueEvent(order, msgpack.unpackb(columns.payloads[i])["id"], session.writer, name))
+        true.final, true.sealed = segment.final, segment.sealed
+        tip = tip.after(segment)
+        true.slots = tip.slot
+    return events
+
+
+def _require_all_known(
+    contents: Mapping[str, bytes], entries: list[Entry], sessions: dict[SessionId, TrueSession]
+) -> None:
+    """Every object is reachable, or above a final, or above a gap that is still open."""
+    addresses = {entry.address for entry in entries}
+    for name in contents:
+        match parse_key(name):
+            case EntryKey(chapter, number):
+                assert (chapter, number) in addresses, f"an entry that the roster does not reach key={name}"
+            case SegmentKey(writer, chapter, number, slot):
+                session = sessions.get(SessionId(chapter, number, writer))
+                assert session is not None, f"a segment of a session that was never opened key={name}"
+                if slot >= session.slots and session.final:
+                    session.void.append(name)
+            case None if not name.startswith("probe/"):
+                raise AssertionError(f"a name that is none of ours key={name}")
+            case _:
+                pass

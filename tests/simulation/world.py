@@ -1,0 +1,322 @@
+"""One seed, one world: who lives in it, what befalls them, and how it ends.
+
+For a while actors write, read and close chapters, while chance pauses them, kills and restarts them, sets
+their clocks, and changes the weather between them and the store. Then comes calm: the dead
+stay dead, the others go on, writers stop, and everything must come to rest: sessions final, all settled,
+every follower through. What is left is the evidence for the checkers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from typing import Final
+
+import logstore
+from logstore import FollowSettings, LogSettings, RetrySettings, WriterSettings
+from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
+from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage, Writing, read_all, resolve
+from tests.simulation.checkers import Evidence, check
+from tests.simulation.history import History
+from tests.simulation.truth import Truth
+
+__all__ = ["Outcome", "World", "run"]
+
+REST_S_MAX: Final = 600.0  # so long may it take in calm weather until all is settled and read
+STEPS_MAX: Final = 3_000_000
+REMEMBERS_ALL_BYTES: Final = 64 << 20
+SEAL_S: Final = 12.0  # about how long a silent session lives; long pauses are longer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the world of one seed ended: ``problems`` is empty when every promise was kept."""
+
+    seed: int
+    problems: list[str]
+    digest: str
+    lines: list[str]
+    events: int
+    requests: int
+    virtual_s: float
+
+
+def run(seed: int) -> Outcome:
+    """Live through the world of ``seed``."""
+    world = World(seed)
+    try:
+        problems = world.live()
+    finally:
+        world.close()
+    return Outcome(
+        seed=seed,
+        problems=[*problems, *(f"a complaint of asyncio: {line}" for line in world.loop.complaints)],
+        digest=hashlib.sha256(f"{world.store.digest()} {world.history.digest()}".encode()).hexdigest(),
+        lines=world.trace(),
+        events=len(world.history.appends),
+        requests=len(world.store.requests),
+        virtual_s=world.loop.time(),
+    )
+
+
+class World:
+    """Everything that lives under one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._rng = self._dice("world")
+        rng = self._rng
+        self.loop = SimulatedLoop(self._dice("loop"), time_s_max=3_600, steps_max=STEPS_MAX)
+        self.store = SimulatedStore(
+            self.loop,
+            self._dice("store"),
+            remote=rng.random() < 0.5,
+            skew_ms=rng.randint(-1_000, 1_000),
+            drift=rng.uniform(-1e-4, 1e-4),
+            date_ms=rng.choice([1, 1_000]),
+        )
+        self.history = History(self.loop.time)
+        self.stage = Stage(
+            loop=self.loop,
+            store=self.store,
+            history=self.history,
+            log_settings=draw_settings(rng),
+            weather=draw_weather(rng),
+        )
+        self.actors = self._populate(rng)
+        self.consumers = [job.consumer for actor in self.actors for job in actor.jobs if isinstance(job, Reading)]
+
+    def _dice(self, name: str) -> random.Random:
+        """A random number generator of one's own: what one does with it does not disturb the others."""
+        return random.Random(f"{self._seed} {name}")
+
+    def _populate(self, rng: random.Random) -> list[Actor]:
+        closing_s = rng.choice([5.0, 20.0, 1e6])
+        jobs: dict[str, list[Job]] = {
+            "reader": [Reading(Consumer("reader", settled=False), reads=True)],
+            "settled": [Reading(Consumer("settled", settled=True))],
+            "barrier": [
+                Reading(Consumer("barrier", settled=rng.random() < 0.5), reads=True),
+                Closer(pause_s=closing_s),
+            ],
+        }
+        for i in range(rng.randint(1, 4)):
+            name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.3, 1.0, 5.0]))]
+            if rng.random() < 0.4:
+                writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
+            jobs[f"writer{i}"] = writing
+        return [
+            Actor(self.stage, name, self._dice(name), jobs_, drift=rng.uniform(-1e-3, 1e-3))
+            for name, jobs_ in jobs.items()
+        ]
+
+    # Its course ---------------------------------------------------------------------------
+
+    def live(self) -> list[str]:
+        """Let everything happen; return what contradicts the promises."""
+        try:
+            self.loop.run_until_complete(self._live())
+        except AssertionError as error:  # Stuck, or an invariant of the store or of production code
+            self.history.problem(f"{type(error).__name__}: {error}")
+            return self.history.problems
+        truth = Truth.of(self.store.contents())
+        remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES
+        return check(Evidence(self.history, truth, self.store.requests, remembers=remembers))
+
+    async def _live(self) -> None:
+        for actor in self.actors:
+            actor.start()
+        async with asyncio.TaskGroup() as group:
+            for actor in self.actors:
+                group.create_task(self._befall(actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(20, 60)))
+        await self._calm()
+
+    async def _befall(self, actor: Actor, rng: random.Random, until_s: float) -> None:
+        """What fate has in store for one actor."""
+        bad_luck_s = rng.choice([3.0, 10.0, 30.0, 1e9])
+        while (pause_s := rng.expovariate(1 / bad_luck_s)) + self.loop.time() < until_s:
+            await asyncio.sleep(pause_s)
+            self._require_healthy(actor)
+            if not actor.running:
+                actor.start()
+                continue
+            match rng.choice(["pause", "pause", "long pause", "crash", "crash", "storm", "clock", "close"]):
+                case "pause":
+                    await self._pause(actor, rng.uniform(0, 3))
+                case "long pause":
+                    await self._pause(actor, rng.uniform(1, 3) * SEAL_S)
+                case "crash":
+                    actor.crash()
+                    await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2 * SEAL_S)]))
+                    actor.start()
+                case "storm":
+                    await self._storm(actor, draw_storm(rng), rng.uniform(0, 2 * SEAL_S))
+                case "clock":
+                    await self._wrong_clock(actor, round(rng.gauss(0, 3_000)), rng.uniform(0, SEAL_S))
+                case "close":
+                    await self._stop(actor)
+                    actor.start()
+        await asyncio.sleep(max(0.0, until_s - self.loop.time()))
+
+    async def _pause(self, actor: Actor, for_s: float) -> None:
+        assert actor.process is not None
+        self.history.note(actor.process.name, f"pauses for {for_s:.1f} s")
+        actor.process.pause()
+        await asyncio.sleep(for_s)
+        actor.process.resume()
+        self.history.note(actor.process.name, "goes on")
+
+    async def _storm(self, actor: Actor, weather: Weather, for_s: float) -> None:
+        assert actor.face is not None
+        self.history.note(actor.name, f"is in a storm for {for_s:.1f} s: {weather}")
+        actor.face.weather = weather
+        await asyncio.sleep(for_s)
+        actor.face.weather = self.stage.weather
+
+    async def _wrong_clock(self, actor: Actor, ms: int, for_s: float) -> None:
+        self.history.note(actor.name, f"has its clock set by {ms} ms for {for_s:.1f} s")
+        actor.step_clock(ms)
+        await asyncio.sleep(for_s)
+        actor.step_clock(-ms)
+
+    async def _stop(self, actor: Actor) -> None:
+        """Ask an actor to end; it must, in bounded time."""
+        assert actor.task is not None
+        actor.stopping.set()
+        await asyncio.wait([actor.task], timeout=REST_S_MAX)
+        if not actor.task.done():
+            self.history.problem(f"P13 {actor} does not end; who waits:\n{self.loop.waiting()}")
+            actor.crash()
+        actor.stopping.clear()
+        self._require_healthy(actor)
+
+    def _require_healthy(self, actor: Actor) -> None:
+        """An actor forgives what is the world's fault; anything else that ends it is a bug."""
+        if actor.task is not None and actor.task.done() and (error := actor.task.exception()) is not None:
+            self.history.problem(f"{actor} broke: {_innermost(error)!r}")
+
+    # Its end ------------------------------------------------------------------------------
+
+    async def _calm(self) -> None:
+        """Let the storm pass, the writers stop, and everything come to rest."""
+        rng = self._rng
+        self.history.note("world", "calm")
+        self.stage.weather = CALM
+        for actor in self.actors:
+            if actor.face is not None:
+                actor.face.weather = CALM
+            if not actor.running and isinstance(actor.jobs[0], Reading):
+                actor.start()
+        for actor in self.actors:
+            if isinstance(actor.jobs[0], Writing) and actor.running:
+                if rng.random() < 0.3:
+                    actor.crash()
+                else:
+                    await self._stop(actor)
+        await asyncio.sleep(self.stage.weather.late_ms / 1000)
+        began_s = self.loop.time()
+        while (rest := self._unrest()) and self.loop.time() - began_s < REST_S_MAX:  # noqa: ASYNC110  nothing tells when
+            await asyncio.sleep(1)  # virtual: asking the truth anew each second costs nothing but steps
+        if rest:
+            self.history.problem(f"P13 no rest after {REST_S_MAX:.0f} s of calm: {rest}")
+        for actor in self.actors:
+            if actor.running:
+                await self._stop(actor)
+        await self._look_back()
+
+    def _unrest(self) -> str:
+        """What still has to come to rest, empty when nothing has."""
+        truth = Truth.of(self.store.contents())
+        for id_, session in truth.sessions.items():
+            if not session.final:
+                return f"session {id_} is not final after {session.slots} slots"
+        for consumer in self.consumers:
+            stream = consumer.stream
+            reader = next(
+                a for a in self.actors if any(isinstance(j, Reading) and j.consumer is consumer for j in a.jobs)
+            )
+            if reader.running and stream is not None and len(stream.all) < len(truth.events):
+                return f"{consumer.name} has seen {len(stream.all)} of {len(truth.events)} events"
+        return ""
+
+    async def _look_back(self) -> None:
+        """A last process reads everything, both ways, and asks all questions that are still open."""
+        process = self.loop.process("last")
+        face = self.store.face(process)
+
+        async def look_back() -> None:
+            async with logstore.open(
+                face, clock=process.clock, rng=self._dice("last"), settings=self.stage.log_settings
+            ) as log:
+                for append, unknown in self.stage.unknowns:
+                    if not await resolve(self.stage, "last", log, append, unknown):
+                        self.history.problem(f"P6 cannot be resolved in calm weather: {append.ids[0]}")
+                for settled in (False, True):
+                    stream = await read_all(self.stage, "last", log, settled=settled)
+                    truth = Truth.of(self.store.contents())
+                    if [event.id for event in stream.events] != truth.ids:
+                        self.history.problem(f"P1 the last reading differs from the log settled={settled}")
+
+        await process.start(look_back())
+
+    def trace(self) -> list[str]:
+        """Everything that was observed and asked, in order of time."""
+        lines = [(float(line.split(" ", 1)[0]), i, line) for i, line in enumerate(self.history.lines)]
+        lines += [(request.sent_s, -1, f"    {request}") for request in self.store.requests]
+        return [line for *_, line in sorted(lines, key=lambda each: each[0])]
+
+    def close(self) -> None:
+        """Forget everything that still runs."""
+        self.loop.close()
+
+
+def draw_settings(rng: random.Random) -> LogSettings:
+    """Settings like those of production, only everything is some twenty times sooner."""
+    return LogSettings(
+        writer=WriterSettings(
+            linger_ms=rng.choice([0, 5, 50]),
+            flights=rng.choice([1, 3, 8]),
+            buffer_events_max=rng.choice([10, 100_000]),
+            idle_ms=1_500,
+            idle_ms_max=6_000,
+            session_age_ms_max=rng.choice([5_000, 60_000]),
+            tick_ms=rng.choice([2_000, 10_000]),
+        ),
+        follow=FollowSettings(poll_ms_min=rng.choice([20, 200]), poll_ms_max=1_000),
+        retry=RetrySettings(
+            attempts_max=6, attempt_timeout_ms=700, deadline_ms=2_000, pause_first_ms=20, pause_max_ms=300
+        ),
+        memory_bytes_max=rng.choice([20_000, REMEMBERS_ALL_BYTES, REMEMBERS_ALL_BYTES]),
+    )
+
+
+def draw_weather(rng: random.Random) -> Weather:
+    """The usual weather of a world, from none at all to trying."""
+    bad = rng.choice([0.0, 0.01, 0.05])
+    return Weather(
+        latency_ms=rng.choice([1.0, 5.0, 30.0]),
+        slow=bad,
+        slow_ms=3_000,
+        throttled=bad,
+        conflict=bad,
+        unsent=bad / 2,
+        lost=bad,
+        late=bad / 2,
+        silent=bad / 2,
+        late_ms=30_000,
+    )
+
+
+def draw_storm(rng: random.Random) -> Weather:
+    """A time in which hardly anything works, each in its own way."""
+    fault = rng.choice(["throttled", "unsent", "lost", "late", "silent", "slow"])
+    return replace(Weather(slow_ms=10_000, late_ms=30_000), **{fault: rng.choice([0.3, 0.8, 1.0])})
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,101 @@
+"""What simulation has found in production code, each as the shortest schedule that shows it.
+
+A test here is named after the cause. The seed that found it is of no use any more: worlds change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from logstore import Event, LogSettings, WriterSettings
+from logstore import open as open_log
+from logstore.clock import StampClock
+from logstore.entry import Tick
+from logstore.filestore.base import Blob
+from logstore.filestore.memory import MemoryStore
+from logstore.identity import Identity, decode_identity, encode_identity
+from logstore.looks import Looks, StoreTime
+from logstore.objects import Objects
+from logstore.roster import Roster
+from logstore.testing import ManualClock
+
+
+class SteeredStore(MemoryStore):
+    """A memory store in which a test may let something happen just before a request takes effect."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.before_get: dict[str, asyncio.Future[None]] = {}
+        self.asked: dict[str, asyncio.Event] = {}
+
+    async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+        if (gate := self.before_get.pop(key, None)) is not None:
+            self.asked[key].set()
+            await gate
+        return await super().get(key, start, stop)
+
+    def hold(self, key: str) -> tuple[asyncio.Event, asyncio.Future[None]]:
+        """Hold the next get of ``key`` until the future is done; the event says that it has come."""
+        self.asked[key] = asyncio.Event()
+        self.before_get[key] = asyncio.get_running_loop().create_future()
+        return self.asked[key], self.before_get[key]
+
+
+def event(key: str) -> Event:
+    return Event("Thing", key, "happened", {})
+
+
+async def test_opening_a_store_that_another_process_makes_meanwhile_is_not_missing() -> None:
+    """Finding no identity and then a roster means that somebody was faster; only if it is still absent is it lost."""
+    clock = ManualClock()
+    store = SteeredStore(clock)
+    slow = open_log(store, clock=clock, rng=random.Random(1))
+    asked, go_on = store.hold("roster/0000000000/0000000000")
+    opening = asyncio.create_task(slow.__aenter__())
+    await asked.wait()
+    async with open_log(store, clock=clock, rng=random.Random(2)) as fast, fast.writer("fast") as writer:
+        await writer.append(event("k"))
+    go_on.set_result(None)
+    log = await opening
+    assert [stored.key async for stored in log.read()] == ["k"]
+    await log.__aexit__(None, None, None)
+
+
+async def test_an_entry_learnt_while_the_tail_is_sought_is_not_taken_for_its_predecessor() -> None:
+    """Seeking the tail waits for answers; what others in the process learn meanwhile must not mix with them."""
+    clock = ManualClock()
+    store = SteeredStore(clock)
+    made = Identity(bytes(16), 0, 1 << 40, "full", None)
+    await store.create("store", encode_identity(made))
+    identity = decode_identity((await store.get("store")).data)
+
+    def roster(seed: int) -> Roster:
+        stamps, told = StampClock(clock), StoreTime()
+        objects = Objects(store, clock, stamps, told, bytes_max=1 << 20)
+        return Roster(identity, objects, Looks(store, clock, told, made.grace_ms), stamps, random.Random(seed))
+
+    other, ours = roster(1), roster(2)
+    await other.post(lambda _: Tick())
+    asked, go_on = store.hold("roster/0000000000/0000000001")
+    seeking = asyncio.create_task(ours.find_tail())
+    await asked.wait()
+    second = await other.post(lambda _: Tick())
+    assert second is not None
+    ours.learn(second)
+    go_on.set_result(None)
+    tail = await seeking
+    assert tail is not None
+    assert tail.address == second.address == (0, 2)
+
+
+async def test_small_appends_do_not_overtake_a_large_one_that_waits_for_room() -> None:
+    """When the buffer is full, calls get in in their order: else a large one could wait for ever."""
+    clock = ManualClock()
+    settings = LogSettings(writer=WriterSettings(buffer_events_max=4))
+    async with open_log(MemoryStore(clock=clock), clock=clock, settings=settings) as log:
+        async with log.writer("w") as writer:
+            sizes = [3, 3, 1, 3, 1, 1]
+            await asyncio.gather(*(writer.append_many([event(str(i))] * size) for i, size in enumerate(sizes)))
+        keys = [stored.key async for stored in log.read()]
+    assert keys == [str(i) for i, size in enumerate(sizes) for _ in range(size)]
