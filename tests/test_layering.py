@@ -16,12 +16,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "event clock position keys frame token receipt metrics settings frontier",
-        "segment entry identity retired session filestore",
-        "looks",
+        "event clock keys frame token receipt metrics",
+        "segment entry identity retired session frontier filestore",
+        "looks buffer",
         "objects",
-        "roster",
-        "writer reader retention stagelogs check",
+        "roster seal unsettled catchup",
+        "writer follower",
+        "reader retention stagelogs walk",
+        "survey check",
         "log",
         "testing",
     ),
@@ -36,7 +38,7 @@ LAYERS = {
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock position keys frame token receipt frontier segment entry identity retired session",
+    "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session",
     "projections": "values projection index query",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
