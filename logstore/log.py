@@ -341,9 +341,9 @@ class Log:
     # Following
 
     @property
-    def is_following(self) -> bool:
-        """Whether the log's follower runs. Cost: none."""
-        return self._follower is not None
+    def follower(self) -> Follower | None:
+        """The one follower of this log, None until somebody follows. Cost: none."""
+        return self._follower
 
     def follower_from(self, frontier: Frontier) -> Follower:
         """The log's follower; if there is none yet, one that starts where ``frontier`` is. Cost: none."""

@@ -74,8 +74,8 @@ class Following(Protocol):
     """Whoever holds the log's one follower."""
 
     @property
-    def is_following(self) -> bool:
-        """Whether it runs already."""
+    def follower(self) -> Follower | None:
+        """The log's follower, if it runs."""
         ...
 
     def follower_from(self, frontier: Frontier) -> Follower:
@@ -136,6 +136,11 @@ class Reader:
             frontier.take_events(self._run.segment, self._taken)
         return frontier.position(self._last_order if self._settled else None)
 
+    @property
+    def watermark(self) -> int:
+        """The stamp at or below which nothing new can come from it; exact between batches. Cost: O(open sessions)."""
+        return 0 if self._frontier is None else self._frontier.watermark()
+
     def __aiter__(self) -> AsyncIterator[StoredEvent]:
         if self._events is None:
             self._events = self._iterate()
@@ -155,22 +160,29 @@ class Reader:
 
         While a run is in hand ``position`` is before it, or within it when iterating over events.
         """
-        if self._frontier is None:
-            self._frontier = await self._start()
-        if self._following is None or not self._following.is_following:
-            async with aclosing(self._catch_up(self._frontier, None)) as runs:
-                async for run in runs:
-                    yield run
+        async with aclosing(self.batch()) as runs:
+            async for run in runs:
+                yield run
         if self._following is None:
             return
+        assert self._frontier is not None
         follower = self._following.follower_from(self._frontier)
         with follower.wanting_settled(self._settled):
             while True:
                 changed = follower.changed()
-                async with aclosing(self._catch_up(self._frontier, follower.frontier.copy())) as runs:
+                async with aclosing(self.batch()) as runs:
                     async for run in runs:
                         yield run
                 await changed.wait()
+
+    async def batch(self) -> AsyncGenerator[Run, None]:
+        """Catch up once: to the follower's frontier, if this reader follows and the follower runs; else to the tail."""
+        if self._frontier is None:
+            self._frontier = await self._start()
+        follower = self._following.follower if self._following else None
+        async with aclosing(self._catch_up(self._frontier, follower.frontier.copy() if follower else None)) as runs:
+            async for run in runs:
+                yield run
 
     async def _catch_up(self, frontier: Frontier, bound: Frontier | None) -> AsyncGenerator[Run, None]:
         runs = catch_up(
