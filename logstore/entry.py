@@ -209,9 +209,11 @@ def decode_scopes(fields: Fields) -> tuple[Scope, ...]:
     """Return the ``scopes`` field of an entry or a retirement record."""
     scopes = []
     for kinds, chapter, number in fields.rows("scopes", list, int, int):
-        if not kinds or not set(map(type, kinds)) <= {str}:
+        if not kinds or not set(map(type, kinds)) <= {str} or kinds != sorted(set(kinds)):
             raise fields.damaged("scopes")
         scopes.append(Scope(tuple(kinds), chapter, number))
+    if scopes != sorted(set(scopes)):
+        raise fields.damaged("scopes")
     return tuple(scopes)
 
 
@@ -223,7 +225,7 @@ def _decode_body(fields: Fields, kind: type) -> Body:
             raise fields.damaged("flights")
         if not is_name(writer):
             raise fields.damaged("writer")
-        exclusive = _decode_exclusive(fields.nested("exclusive")) if fields.present("exclusive") else None
+        exclusive = _decode_exclusive(fields.nested("exclusive")) if fields.given("exclusive") else None
         return Open(writer, fields.number("idle_ms"), fields.number("seal_ms"), flights, exclusive)
     if kind is Tick:
         return Tick(fields.rows("slots", int, int, int))
@@ -234,7 +236,7 @@ def _decode_exclusive(fields: Fields) -> Exclusive:
     kinds = fields.texts("kinds")
     if not kinds or kinds != tuple(sorted(set(kinds))):
         raise fields.damaged("kinds")
-    if not fields.present("predecessor"):
+    if not fields.given("predecessor"):
         return Exclusive(kinds, None)
     chapter, number = fields.numbers("predecessor", 2)
     return Exclusive(kinds, (chapter, number))
@@ -242,6 +244,7 @@ def _decode_exclusive(fields: Fields) -> Exclusive:
 
 def require_follows(entry: Entry, previous: Entry | None, store_digest: bytes) -> None:
     """Raise Corrupt, naming ``entry``, unless it may stand after ``previous`` (None: it is the first of all)."""
+    assert entry.address == ((0, 0) if previous is None else previous.successor), "entries are read one by one"
     key = entry_key(*entry.address)
     before = store_digest if previous is None else previous.digest
     if entry.previous != before:

@@ -8,6 +8,7 @@ decoded only when somebody looks at it, read-only all through.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from logstore.errors import Corrupt, InvalidArgument
+from logstore.frame import unpack
 
 __all__ = ["Data", "EncodedEvent", "Event", "EventEncoder", "StoredEvent", "decode_data"]
 
@@ -22,8 +24,10 @@ Data = Mapping[str, Any]
 
 NAME_BYTES_MAX: Final = 200
 KEY_BYTES_MAX: Final = 1_024
+LEVELS_MAX: Final = 500  # maps and arrays in one another, the data itself included
 _PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})
 _NAMES_REMEMBERED_MAX: Final = 10_000
+_MAY_HOLD_BINARY: Final = re.compile(b"[\xc4-\xc6]")  # the bytes by which MessagePack announces bin
 
 
 class Event(NamedTuple):
@@ -54,21 +58,25 @@ class EncodedEvent(NamedTuple):
     meta: bytes | None
 
 
-def _refuse_unstorable(value: object, key: str, field: str) -> None:
+def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS_MAX) -> None:
     """Raise InvalidArgument for what MessagePack would store but a reader could not use."""
+    if levels == 0 and isinstance(value, (Mapping, list, tuple)):
+        raise InvalidArgument(f"nested too deep key={key} in={field} levels={LEVELS_MAX}; flatten it")
     if type(value) is dict or isinstance(value, Mapping):
         for name, inner in value.items():
             if type(name) is not str:
                 raise InvalidArgument(f"field names are text key={key} in={field} name={name!r:.40}")
             if type(inner) not in _PLAIN:
-                _refuse_unstorable(inner, key, field)
+                _refuse_unstorable(inner, key, field, levels - 1)
     elif isinstance(value, float):
         if math.isnan(value):
             raise InvalidArgument(f"NaN cannot be stored key={key} in={field}; leave the field out or store None")
+    elif isinstance(value, (msgpack.ExtType, msgpack.Timestamp)):
+        raise InvalidArgument(f"extension types cannot be stored key={key} in={field} type={type(value).__name__}")
     elif isinstance(value, (list, tuple)):
         for inner in value:
             if type(inner) not in _PLAIN:
-                _refuse_unstorable(inner, key, field)
+                _refuse_unstorable(inner, key, field, levels - 1)
 
 
 def _as_dict(value: object) -> object:
@@ -134,12 +142,19 @@ def _check_text(text: str, argument: str, bytes_max: int) -> None:
 def decode_data(payload: bytes, where: str) -> Data | None:
     """Decode stored data, read-only all through: mapping proxies and tuples. Raises Corrupt naming ``where``."""
     try:
-        data = msgpack.unpackb(payload, object_hook=MappingProxyType, use_list=False, max_ext_len=0)
+        as_map = MappingProxyType if _MAY_HOLD_BINARY.search(payload) is None else _with_text_names
+        data = unpack(payload, as_map=as_map, use_list=False)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise Corrupt(f"data cannot be read {where} cause={error!r:.80}; run `logstore check`") from error
     if data is not None and type(data) is not MappingProxyType:
         raise Corrupt(f"data is not a map {where} type={type(data).__name__}; run `logstore check`")
     return data
+
+
+def _with_text_names(fields: dict[Any, Any]) -> Data:
+    if bytes in set(map(type, fields)):
+        raise ValueError("field names are text")
+    return MappingProxyType(fields)
 
 
 class StoredEvent:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,11 +30,15 @@ __all__ = [
     "decode_frame",
     "encode_fields",
     "encode_frame",
+    "unpack",
 ]
 
 MAGIC: Final = b"LGST"
 VERSION: Final = 1
 DIGEST_BYTES: Final = 32
+CONTAINERS_MAX: Final = 1 << 20  # arrays and maps in one object; each takes 64 bytes of memory and more
+_UNSEARCHED_BYTES_MAX: Final = 1 << 10  # so little can announce 8 MB of arrays at most
+_UNCOUNTED_BYTES_MAX: Final = 64 << 10  # so little can hold 8 MB of empty arrays and maps at most
 _PREFIX: Final = struct.Struct(">4sBBHI")
 
 
@@ -98,6 +103,45 @@ def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0)
     return Frame(flags, data[_PREFIX.size : digest_start], digest, rest)
 
 
+def unpack(
+    packed: bytes,
+    *,
+    as_map: Callable[[dict[Any, Any]], Any] | None = None,
+    containers_max: int = CONTAINERS_MAX,
+    **options: Any,
+) -> Any:
+    """Return the one MessagePack value in ``packed``; ValueError or msgpack.UnpackException when there is none.
+
+    Arrays are allocated by the length they announce, before their items are seen, and a thousand may lie in one
+    another: 5 kB would take half a gigabyte. So all but small values are walked through first: what they announce
+    must be there.
+
+    >>> unpack(bytes.fromhex("81a16101"))
+    {'a': 1}
+    """
+    if len(packed) > _UNSEARCHED_BYTES_MAX:
+        scout = msgpack.Unpacker(max_buffer_size=len(packed))
+        scout.feed(packed)
+        scout.skip()
+        if scout.tell() != len(packed):
+            raise ValueError("bytes follow the value")
+    if len(packed) <= _UNCOUNTED_BYTES_MAX:
+        return msgpack.unpackb(packed, object_hook=as_map, max_ext_len=0, **options)
+    containers = 0
+
+    def count(container: Any) -> Any:
+        nonlocal containers
+        containers += 1
+        if containers > containers_max:
+            raise ValueError(f"more than {containers_max} arrays and maps")
+        return container
+
+    def count_map(fields: dict[Any, Any]) -> Any:
+        return count(fields) if as_map is None else as_map(count(fields))
+
+    return msgpack.unpackb(packed, object_hook=count_map, list_hook=count, max_ext_len=0, **options)
+
+
 def encode_fields(type_: ObjectType, fields: dict[str, Any]) -> bytes:
     """Frame one map of named fields: the form of every small object."""
     return encode_frame(type_, 0, msgpack.packb(fields))
@@ -138,9 +182,11 @@ class Fields:
             raise self.damaged(name)
         return value
 
-    def present(self, name: str) -> bool:
-        """Whether the field is there and not nil."""
-        return self._fields.get(name) is not None
+    def given(self, name: str) -> bool:
+        """Whether a field that may be nil is not; it must be there."""
+        if name not in self._fields:
+            raise self.damaged(name)
+        return self._fields[name] is not None
 
     def nested(self, name: str) -> Fields:
         """A map of fields within."""
@@ -179,13 +225,13 @@ class Fields:
 def decode_fields(key: str, data: bytes, type_: ObjectType) -> Fields:
     """Take a small object apart into its named fields; Corrupt, naming ``key``, when it is damaged.
 
-    Sizes, nesting and the number of containers are bounded before anything is built from them.
+    Memory is bounded by the body's size and ``CONTAINERS_MAX``, whatever the body announces.
     """
     frame = decode_frame(key, data, type_)
     if frame.rest:
         raise Corrupt(f"bytes follow the object key={key} bytes={len(frame.rest)}; restore it")
     try:
-        fields = msgpack.unpackb(frame.body, max_ext_len=0)
+        fields = unpack(frame.body)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise Corrupt(f"body cannot be read key={key} cause={error!r:.80}; restore it") from error
     if type(fields) is not dict or not set(map(type, fields)) <= {str}:

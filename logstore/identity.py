@@ -54,6 +54,6 @@ def decode_identity(data: bytes) -> Identity:
         created_ms=fields.number("created_ms"),
         grace_ms=fields.number("grace_ms"),
         history=history,
-        ancestor=fields.binary("ancestor", ID_BYTES) if fields.present("ancestor") else None,
+        ancestor=fields.binary("ancestor", ID_BYTES) if fields.given("ancestor") else None,
         digest=fields.digest,
     )

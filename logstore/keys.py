@@ -102,7 +102,7 @@ def unescape_name(segment: str) -> str | None:
     try:
         name = unquote_to_bytes(segment).decode()
         return name if escape_name(name, "name") == segment else None
-    except (UnicodeDecodeError, InvalidArgument):
+    except (UnicodeError, InvalidArgument):
         return None
 
 

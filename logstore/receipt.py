@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from logstore.errors import InvalidArgument
+from logstore.keys import NUMBER_MAX, is_name
 from logstore.token import decode_token, encode_token
 
 __all__ = ["Receipt"]
@@ -35,7 +36,14 @@ class Receipt(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Receipt:
         """Return the receipt that ``str()`` turned into ``text``; InvalidArgument for any other text."""
-        values = decode_token("receipt", text)
-        if len(values) != 8 or type(values[0]) is not str or not all(type(number) is int for number in values[1:]):
-            raise InvalidArgument(f"not a receipt of this library receipt={text!r:.60}")
-        return cls(*values)
+        return cls.from_values(decode_token("receipt", text), text)
+
+    @classmethod
+    def from_values(cls, values: Any, text: str) -> Receipt:
+        """Return the receipt that a token holds as ``values``; InvalidArgument, showing ``text``, for anything else."""
+        match values:
+            case [str() as writer, *numbers] if len(numbers) == 7 and all(type(n) is int and n >= 0 for n in numbers):
+                chapter, session, slot, *_ = numbers
+                if is_name(writer) and max(chapter, session, slot) <= NUMBER_MAX:
+                    return cls(*values)
+        raise InvalidArgument(f"not a receipt of this library receipt={text!r:.60}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from logstore.entry import Scope, decode_scopes, encode_scopes
@@ -56,14 +57,15 @@ def decode_retired(chapter: int, data: bytes) -> Retired:
     fields = decode_fields(key, data, ObjectType.RETIRED)
     if fields.number("chapter", NUMBER_MAX) != chapter:
         raise Corrupt(f"record lies under another's name key={key}; restore the object")
+    rows = fields.rows("sessions", int, int, int)
+    if any(row[0] >= following[0] for row, following in pairwise(rows)):
+        raise fields.damaged("sessions")
     return Retired(
         chapter=chapter,
         closed=fields.number("closed", NUMBER_MAX),
         digest=fields.binary("digest", DIGEST_BYTES),
         stamp=fields.number("stamp"),
         scopes=decode_scopes(fields),
-        sessions={
-            session: RetiredSession(slots, last) for session, slots, last in fields.rows("sessions", int, int, int)
-        },
+        sessions={session: RetiredSession(slots, last) for session, slots, last in rows},
         archives=fields.texts("archives"),
     )

@@ -23,8 +23,8 @@ import msgpack
 import zstandard
 
 from logstore.errors import Corrupt
-from logstore.event import EncodedEvent
-from logstore.frame import ObjectType, decode_frame, encode_frame
+from logstore.event import NAME_BYTES_MAX, EncodedEvent
+from logstore.frame import ObjectType, decode_frame, encode_frame, unpack
 from logstore.keys import SegmentKey, segment_key
 
 __all__ = ["COUNT_MAX", "Columns", "Segment", "SegmentEncoder", "decode_segment"]
@@ -145,14 +145,15 @@ class SegmentEncoder:
             previous,
             framed[-32:],
             columns,
+            len(packed),
         )
         return framed + stored, segment
 
 
 def _pack_columns(events: Sequence[EncodedEvent], first_stamp: int) -> tuple[Columns, bytes]:
     kinds, keys, types, payloads, all_metas = zip(*events, strict=True)
-    kind_names, kind_codes = _to_names(kinds)
-    type_names, type_codes = _to_names(types)
+    kind_names, kind_codes, kind_bytes = _to_names(kinds)
+    type_names, type_codes, type_bytes = _to_names(types)
     metas = {index: meta for index, meta in enumerate(all_metas) if meta is not None} if any(all_metas) else {}
     columns = Columns(
         range(first_stamp, first_stamp + len(events)),
@@ -167,8 +168,8 @@ def _pack_columns(events: Sequence[EncodedEvent], first_stamp: int) -> tuple[Col
     packed: bytes = msgpack.packb(
         [
             None,
-            [kind_names, _code_bytes(kind_names, kind_codes)],
-            [type_names, _code_bytes(type_names, type_codes)],
+            [kind_names, kind_bytes],
+            [type_names, type_bytes],
             columns.keys,
             columns.payloads,
             [list(metas), list(metas.values())] if metas else None,
@@ -177,18 +178,16 @@ def _pack_columns(events: Sequence[EncodedEvent], first_stamp: int) -> tuple[Col
     return columns, packed
 
 
-def _to_names(values: Sequence[str]) -> tuple[tuple[str, ...], Sequence[int] | None]:
+def _to_names(values: Sequence[str]) -> tuple[tuple[str, ...], Sequence[int] | None, bytes | None]:
+    """Return the distinct names, the code of each value, and the codes as they are stored."""
     names = tuple(dict.fromkeys(values))
     if len(names) == 1:
-        return names, None
+        return names, None, None
     index = {name: code for code, name in enumerate(names)}
-    return names, [index[value] for value in values]
-
-
-def _code_bytes(names: Sequence[str], codes: Sequence[int] | None) -> bytes | None:
-    if codes is None:
-        return None
-    return bytes(codes) if len(names) <= _ONE_BYTE_NAMES_MAX else struct.pack(f">{len(codes)}H", *codes)
+    codes = tuple([index[value] for value in values])
+    if len(names) <= _ONE_BYTE_NAMES_MAX:
+        return names, bytes(codes), bytes(codes)
+    return names, codes, struct.pack(f">{len(codes)}H", *codes)
 
 
 def decode_segment(key: SegmentKey, data: bytes) -> Segment:
@@ -243,6 +242,7 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         previous,
         frame.digest,
         columns,
+        columns_size,
     )
 
 
@@ -257,22 +257,10 @@ def _unpack_columns(
         if zstandard.frame_content_size(stored) != columns_size:
             raise _Nonsense("size announced twice, differently")
         packed = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-        return _check_columns(_unpack_bounded(packed), count, *stamps)
+        unpacked = unpack(packed, containers_max=_LISTS_MAX, max_array_len=COUNT_MAX, max_map_len=0)
+        return _check_columns(unpacked, count, *stamps)
     except (ValueError, TypeError, msgpack.UnpackException, zstandard.ZstdError, RecursionError) as error:
         raise Corrupt(f"segment columns cannot be read key={name} cause={error!r:.80}; restore the object") from error
-
-
-def _unpack_bounded(packed: bytes) -> Any:
-    lists = 0
-
-    def count_list(items: list[Any]) -> list[Any]:
-        nonlocal lists
-        lists += 1
-        if lists > _LISTS_MAX:
-            raise _Nonsense("nested lists")
-        return items
-
-    return msgpack.unpackb(packed, list_hook=count_list, max_array_len=COUNT_MAX, max_map_len=0, max_ext_len=0)
 
 
 def _check_columns(unpacked: Any, count: int, first_stamp: int, last_stamp: int) -> Columns:
@@ -309,14 +297,15 @@ def _check_stamps(steps: Any, count: int, first_stamp: int, last_stamp: int) -> 
 
 def _check_names(names: Any, codes: Any, count: int) -> tuple[tuple[str, ...], Sequence[int] | None]:
     _require_all(names, str, len(names))
-    if codes is None:
-        if len(names) != 1:
-            raise _Nonsense("names without codes")
+    if len(set(names)) != len(names) or not all(1 <= len(name.encode()) <= NAME_BYTES_MAX for name in names):
+        raise _Nonsense("names")
+    if len(names) == 1 and codes is None:
         return tuple(names), None
-    if type(codes) is not bytes:
+    code_bytes = 1 if len(names) <= _ONE_BYTE_NAMES_MAX else 2
+    if len(names) < 2 or type(codes) is not bytes or len(codes) != count * code_bytes:
         raise _Nonsense("codes")
-    values: Sequence[int] = codes if len(names) <= _ONE_BYTE_NAMES_MAX else struct.unpack(f">{len(codes) // 2}H", codes)
-    if len(values) != count or not names or max(values) >= len(names):
+    values: Sequence[int] = codes if code_bytes == 1 else struct.unpack(f">{count}H", codes)
+    if max(values) >= len(names):
         raise _Nonsense("codes")
     return tuple(names), values
 
@@ -327,6 +316,6 @@ def _check_metas(metas: Any, count: int) -> dict[int, bytes]:
     indices, values = metas
     _require_all(indices, int, len(values))
     _require_all(values, bytes, len(indices))
-    if indices != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < count):
+    if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise _Nonsense("metas")
     return dict(zip(indices, values, strict=True))

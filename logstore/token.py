@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from logstore.errors import InvalidArgument
+from logstore.frame import unpack
 
 __all__ = ["encode_token", "decode_token"]
 
@@ -29,7 +30,11 @@ def encode_token(word: str, values: list[Any]) -> str:
     """
     packed = msgpack.packb([_VERSION, *values])
     checked = zlib.crc32(packed).to_bytes(4, "big") + packed
-    return f"{word}-{base64.urlsafe_b64encode(checked).decode().rstrip('=')}"
+    return f"{word}-{_to_text(checked)}"
+
+
+def _to_text(checked: bytes) -> str:
+    return base64.urlsafe_b64encode(checked).decode().rstrip("=")
 
 
 def decode_token(word: str, text: str) -> list[Any]:
@@ -42,9 +47,11 @@ def decode_token(word: str, text: str) -> list[Any]:
         encoded = text[len(prefix) :].encode("ascii")
         checked = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         packed = checked[4:]
-        values = msgpack.unpackb(packed, max_ext_len=0)
-    except (ValueError, UnicodeEncodeError, binascii.Error, msgpack.UnpackException) as error:
+        if checked[:4] != zlib.crc32(packed).to_bytes(4, "big") or _to_text(checked) != text[len(prefix) :]:
+            raise refusal
+        values = unpack(packed)
+    except (ValueError, binascii.Error, msgpack.UnpackException) as error:
         raise refusal from error
-    if checked[:4] != zlib.crc32(packed).to_bytes(4, "big") or type(values) is not list or values[:1] != [_VERSION]:
+    if type(values) is not list or values[:1] != [_VERSION]:
         raise refusal
     return values[1:]

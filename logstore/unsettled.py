@@ -40,8 +40,8 @@ class Question(NamedTuple):
         """Return the question that ``token()`` wrote; InvalidArgument for any other text."""
         values = decode_token("unknown", token)
         match values:
-            case [[str(), *numbers], bytes(digest)] if len(numbers) == 7 and len(digest) == DIGEST_BYTES:
-                return cls(Receipt(*values[0]), digest)
+            case [list(receipt), bytes(digest)] if len(digest) == DIGEST_BYTES:
+                return cls(Receipt.from_values(receipt, token), digest)
             case _:
                 raise InvalidArgument(f"not an unknown of this library unknown={token!r:.60}")
 

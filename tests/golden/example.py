@@ -1,0 +1,70 @@
+"""The worked example of docs/FORMAT.md, made from a golden file: ``python -m tests.golden.example`` prints it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zstandard
+
+GOLDEN = Path(__file__).parent / "v1" / "segment-one-event.bin"
+FRAME = [
+    (4, 'magic "LGST"'),
+    (1, "version 1"),
+    (1, "type 3, a segment"),
+    (2, "no flags"),
+    (4, "body size, 132"),
+    (8, "chapter 0"),
+    (8, "session 1"),
+    (8, "slot 0"),
+    (8, "first sequence 0"),
+    (8, "first stamp: 1700000000100 ms, counter 0"),
+    (8, "last stamp, the same"),
+    (8, "acknowledged 0"),
+    (4, "one event"),
+    (4, "stored size of the columns, 58"),
+    (4, "their size unpacked, 45"),
+    (32, "digest of entry-open.bin, this session's open entry"),
+    (32, "digest of the 58 bytes at 176"),
+    (32, "digest of bytes 0 to 143: the object's"),
+    (58, "one Zstandard frame of the columns"),
+]
+COLUMNS = [
+    (1, "array of 6 columns"),
+    (1, "stamps: nil"),
+    (2, "kinds: array of 2; array of 1 name"),
+    (11, '"Deployment"'),
+    (1, "codes: nil"),
+    (2, "types: array of 2; array of 1 name"),
+    (8, '"planned"'),
+    (1, "codes: nil"),
+    (1, "keys: array of 1"),
+    (4, '"d-1"'),
+    (1, "payloads: array of 1"),
+    (2, "bin of 9 bytes"),
+    (9, '{"status": 1}'),
+    (1, "metas: nil"),
+]
+WIDTH = 16
+
+
+def annotate(data: bytes, fields: list[tuple[int, str]]) -> list[str]:
+    """Return lines of offset, bytes and meaning; the fields cover ``data`` exactly."""
+    lines, offset = [], 0
+    for size, meaning in fields:
+        for at in range(offset, offset + size, WIDTH):
+            chunk = data[at : min(at + WIDTH, offset + size)].hex(" ")
+            lines.append(f"    {at:<4} {chunk:<{WIDTH * 3}} {meaning if at == offset else ''}".rstrip())
+        offset += size
+    assert offset == len(data), (offset, len(data))
+    return lines
+
+
+def worked_example() -> str:
+    """Return the block as it stands in FORMAT.md."""
+    data = GOLDEN.read_bytes()
+    columns = zstandard.ZstdDecompressor().decompress(data[176:])
+    return "\n".join([*annotate(data, FRAME), "", "Unpacked, the columns are:", "", *annotate(columns, COLUMNS)]) + "\n"
+
+
+if __name__ == "__main__":
+    print(worked_example(), end="")

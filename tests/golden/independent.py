@@ -1,0 +1,194 @@
+"""The format once more, written from docs/FORMAT.md alone: what the library is held against.
+
+It imports nothing of the library, checks what a reader must check, and is as slow as it likes. Objects are plain
+``values``, as they stand in the JSON files beside the golden bytes: bytes are hexadecimal text there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+import zstandard
+
+Values = dict[str, Any]
+
+STORE, ENTRY, SEGMENT, RETIRED = 1, 2, 3, 4
+FINAL, SEALED = 0x0001, 0x0002
+HEADER = struct.Struct(">7Q3I32s32s")
+
+
+def frame(type_: int, flags: int, body: bytes) -> bytes:
+    """FORMAT §2."""
+    head = b"LGST" + bytes([1, type_]) + flags.to_bytes(2, "big") + len(body).to_bytes(4, "big") + body
+    return head + hashlib.sha256(head).digest()
+
+
+def unframe(data: bytes) -> tuple[int, int, bytes, bytes, bytes]:
+    """Return type, flags, body, digest, and what follows."""
+    assert data[:4] == b"LGST"
+    assert data[4] == 1
+    end = 12 + int.from_bytes(data[8:12], "big")
+    assert hashlib.sha256(data[:end]).digest() == data[end : end + 32]
+    return data[5], int.from_bytes(data[6:8], "big"), data[12:end], data[end : end + 32], data[end + 32 :]
+
+
+def digest_of(data: bytes) -> bytes:
+    """The object's digest: the last field of its frame."""
+    return unframe(data)[3]
+
+
+def plain(value: Any) -> Any:
+    """Return a MessagePack value as JSON has it: bytes as ``{"hex": …}``."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return value
+
+
+def unplain(value: Any) -> Any:
+    """The reverse of ``plain``."""
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"]) if set(value) == {"hex"} else {k: unplain(v) for k, v in value.items()}
+    return [unplain(item) for item in value] if isinstance(value, list) else value
+
+
+def write_small(type_: int, values: Values) -> bytes:
+    """FORMAT §3, §4, §7: one map."""
+    return frame(type_, 0, msgpack.packb(unplain(values)))
+
+
+def read_small(type_: int, data: bytes) -> Values:
+    """Return the map of a small object."""
+    found, flags, body, _, rest = unframe(data)
+    assert (found, flags, rest) == (type_, 0, b"")
+    values: Values = plain(msgpack.unpackb(body))
+    return values
+
+
+def pack_columns(values: Values) -> bytes:
+    """FORMAT §6."""
+    events = values["events"]
+    first = values["first_stamp"]
+    stamps = [event["stamp"] for event in events]
+    steps = [later - earlier for earlier, later in pairwise(stamps)]
+    metas = [(index, bytes.fromhex(event["meta"])) for index, event in enumerate(events) if event["meta"] is not None]
+    packed: bytes = msgpack.packb(
+        [
+            None if stamps == list(range(first, first + len(events))) else steps,
+            pack_names([event["kind"] for event in events]),
+            pack_names([event["type"] for event in events]),
+            [event["key"] for event in events],
+            [bytes.fromhex(event["payload"]) for event in events],
+            [[index for index, _ in metas], [meta for _, meta in metas]] if metas else None,
+        ]
+    )
+    return packed
+
+
+def pack_names(column: list[str]) -> list[Any]:
+    """Return a column of kinds or types as ``[names, codes]``."""
+    names = sorted(set(column))
+    if len(names) == 1:
+        return [names, None]
+    width = 1 if len(names) <= 256 else 2
+    return [names, b"".join(names.index(name).to_bytes(width, "big") for name in column)]
+
+
+def unpack_names(column: list[Any], count: int) -> list[str]:
+    """Return the name of each event."""
+    names: list[str] = column[0]
+    codes = column[1]
+    assert len(set(names)) == len(names)
+    if codes is None:
+        assert len(names) == 1
+        return names * count
+    width = 1 if len(names) <= 256 else 2
+    assert len(codes) == count * width
+    return [names[int.from_bytes(codes[at : at + width], "big")] for at in range(0, len(codes), width)]
+
+
+def compress(columns: bytes) -> bytes:
+    """One Zstandard frame with content size and content checksum."""
+    return zstandard.ZstdCompressor(write_content_size=True, write_checksum=True).compress(columns) if columns else b""
+
+
+def write_segment(values: Values, columns: bytes | None = None, stored: bytes | None = None, **header: Any) -> bytes:
+    """FORMAT §5. ``columns``, ``stored`` and the header's fields may be given otherwise, digests made to agree."""
+    if columns is None:
+        columns = pack_columns(values) if values["events"] else b""
+    if stored is None:
+        stored = compress(columns)
+    fields = {
+        "chapter": values["chapter"],
+        "session": values["session"],
+        "slot": values["slot"],
+        "first_sequence": values["first_sequence"],
+        "first_stamp": values["first_stamp"],
+        "last_stamp": values["last_stamp"],
+        "acknowledged": values["acknowledged"],
+        "count": len(values["events"]),
+        "stored_size": len(stored),
+        "columns_size": len(columns),
+        "previous": bytes.fromhex(values["previous"]),
+        "stored_digest": hashlib.sha256(stored).digest(),
+        "flags": FINAL * values["final"] | SEALED * values["sealed"],
+        "type": SEGMENT,
+        **header,
+    }
+    flags, type_ = fields.pop("flags"), fields.pop("type")
+    return frame(type_, flags, HEADER.pack(*fields.values())) + stored
+
+
+def read_segment(data: bytes) -> Values:
+    """Return the values of a segment."""
+    type_, flags, body, _, stored = unframe(data)
+    assert type_ == SEGMENT
+    chapter, session, slot, sequence, first, last, acknowledged, count, size, unpacked, previous, checksum = (
+        HEADER.unpack(body)
+    )
+    assert len(stored) == size
+    assert hashlib.sha256(stored).digest() == checksum
+    events = []
+    if count:
+        packed = zstandard.ZstdDecompressor().decompress(stored)
+        assert len(packed) == unpacked
+        steps, kinds, types, keys, payloads, metas = msgpack.unpackb(packed)
+        stamps = [first]
+        for step in [1] * (count - 1) if steps is None else steps:
+            assert step >= 1
+            stamps.append(stamps[-1] + step)
+        meta_of = {} if metas is None else dict(zip(*metas, strict=True))
+        columns = (stamps, unpack_names(kinds, count), keys, unpack_names(types, count), payloads)
+        for index, (stamp, kind, key, event_type, payload) in enumerate(zip(*columns, strict=True)):
+            meta = meta_of[index].hex() if index in meta_of else None
+            events.append(
+                {
+                    "stamp": stamp,
+                    "kind": kind,
+                    "key": key,
+                    "type": event_type,
+                    "payload": payload.hex(),
+                    "meta": meta,
+                }
+            )
+        assert stamps[-1] == last
+    return {
+        "chapter": chapter,
+        "session": session,
+        "slot": slot,
+        "final": bool(flags & FINAL),
+        "sealed": bool(flags & SEALED),
+        "first_sequence": sequence,
+        "first_stamp": first,
+        "last_stamp": last,
+        "acknowledged": acknowledged,
+        "previous": previous.hex(),
+        "events": events,
+    }

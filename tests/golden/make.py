@@ -1,0 +1,274 @@
+"""Write the golden files that do not exist yet: ``python -m tests.golden.make``. What exists is never overwritten.
+
+A small log of two chapters, every kind of object in it once. Each object's values go beside it as JSON. Segments are
+written by the library where it can (its stamps always follow one upon the other), else by ``independent.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from logstore.keys import SegmentKey, parse_key
+from tests.golden.independent import ENTRY, RETIRED, STORE, Values, digest_of, write_segment, write_small
+from tests.golden.library import encode_segment
+
+V1 = Path(__file__).parent / "v1"
+FIRST_MS = 1_700_000_000_000
+Made = tuple[str, str, bytes, Values]  # name, key, bytes, values
+
+
+def stamp(ms: int, counter: int = 0) -> int:
+    return (FIRST_MS + ms) << 16 | counter
+
+
+def event(  # noqa: PLR0917 - read as columns
+    at: int, kind: str, key: str, type_: str, data: Any = None, meta: Any = None
+) -> Values:
+    packed_meta = None if meta is None else msgpack.packb(meta).hex()
+    packed = msgpack.packb(data).hex()
+    return {"stamp": at, "kind": kind, "key": key, "type": type_, "payload": packed, "meta": packed_meta}
+
+
+def make_store() -> Made:
+    values = {
+        "id": {"hex": "00112233445566778899aabbccddeeff"},
+        "created_ms": FIRST_MS,
+        "grace_ms": 86_400_000,
+        "history": "drop",
+        "ancestor": None,
+    }
+    return "store", "store", write_small(STORE, values), values
+
+
+def make_copied_store() -> Made:
+    values = {
+        "id": {"hex": "ff" * 16},
+        "created_ms": FIRST_MS + 1,
+        "grace_ms": 1,
+        "history": "full",
+        "ancestor": {"hex": "00112233445566778899aabbccddeeff"},
+    }
+    return "store-copied", "store", write_small(STORE, values), values
+
+
+def make_entries(store_digest: bytes) -> Iterator[Made]:
+    opened = {"kind": 1, "idle_ms": 30_000, "seal_ms": 150_000, "flights": 4}
+    bodies: list[tuple[str, Values]] = [
+        ("begin", {"kind": 0, "scopes": []}),
+        ("open", {**opened, "writer": "web/1", "exclusive": None, "scopes": []}),
+        (
+            "open-exclusive",
+            {
+                **opened,
+                "writer": "leader-a",
+                "flights": 64,
+                "exclusive": {"kinds": ["Deployment", "Stage"], "predecessor": None},
+                "scopes": [[["Deployment", "Stage"], 0, 2]],
+            },
+        ),
+        (
+            "open-exclusive-invalid-overlap",
+            {
+                **opened,
+                "writer": "leader-b",
+                "exclusive": {"kinds": ["Stage"], "predecessor": None},
+                "scopes": [[["Deployment", "Stage"], 0, 2]],
+            },
+        ),
+        (
+            "open-exclusive-second-scope",
+            {
+                **opened,
+                "writer": "leader-é",
+                "flights": 1,
+                "exclusive": {"kinds": ["Application"], "predecessor": None},
+                "scopes": [[["Application"], 0, 4], [["Deployment", "Stage"], 0, 2]],
+            },
+        ),
+        (
+            "open-exclusive-successor",
+            {
+                **opened,
+                "writer": "leader-c",
+                "exclusive": {"kinds": ["Deployment", "Stage"], "predecessor": [0, 2]},
+                "scopes": [[["Application"], 0, 4], [["Deployment", "Stage"], 0, 5]],
+            },
+        ),
+        (
+            "open-exclusive-invalid-predecessor",
+            {
+                **opened,
+                "writer": "leader-d",
+                "exclusive": {"kinds": ["Deployment", "Stage"], "predecessor": [0, 2]},
+                "scopes": [[["Application"], 0, 4], [["Deployment", "Stage"], 0, 5]],
+            },
+        ),
+        ("tick", {"kind": 2, "slots": [[0, 1, 6], [0, 5, 0]], "scopes": "same"}),
+        ("tick-empty", {"kind": 2, "slots": [], "scopes": "same"}),
+        ("closed", {"kind": 3, "scopes": "same"}),
+        ("begin-of-chapter-1", {"kind": 0, "scopes": "same"}),
+    ]
+    previous = store_digest
+    scopes: list[Any] = []
+    for index, (name, body) in enumerate(bodies):
+        chapter, number = (1, 0) if name == "begin-of-chapter-1" else (0, index)
+        scopes = scopes if body["scopes"] == "same" else body["scopes"]
+        values = {
+            **body,
+            "chapter": chapter,
+            "number": number,
+            "stamp": stamp(index),
+            "previous": {"hex": previous.hex()},
+            "nonce": {"hex": f"{index:032x}"},
+            "scopes": scopes,
+        }
+        data = write_small(ENTRY, values)
+        previous = digest_of(data)
+        yield f"entry-{name}", f"roster/{chapter:010d}/{number:010d}", data, values
+
+
+def make_segments(session: int, previous: bytes) -> Iterator[Made]:
+    """The session of ``entry-open``: each segment attaches to the one before."""
+    odd_key, long_key = "d/1 \U0001f680\x00\n", "k" * 1_024
+    many: list[tuple[str, int, list[Values]]] = [
+        ("one-event", 0, [event(stamp(100), "Deployment", "d-1", "planned", {"status": 1})]),
+        (
+            "many-names-and-metas",
+            1,
+            [
+                event(stamp(200, 0), "Deployment", "d-1", "planned", {"n": -1, "x": 0.5, "b": b"\x00\xff"}),
+                event(stamp(200, 1), "Application", odd_key, "registered", None, {"actor": "me"}),
+                event(stamp(200, 2), "Deployment", "d-1", "completed", {"nested": {"a": [1, [2, {}], None]}}),
+                event(stamp(200, 3), "Zusammenhängend", long_key, "t" * 200, {}, {}),
+                event(stamp(200, 4), "Deployment", "d-2", "planned", {"max": 2**64 - 1, "min": -(2**63)}, {"t": [1]}),
+            ],
+        ),
+        (
+            "300-kinds",
+            1,
+            [event(stamp(300, i), f"kind-{i % 300:03d}", f"k{i}", f"type-{i % 257:03d}") for i in range(310)],
+        ),
+        (
+            "explicit-stamps",
+            3,
+            [
+                event(at, "Deployment", f"d-{at & 0xFFFF}", "planned", {"status": 2})
+                for at in (stamp(400), stamp(400, 1), stamp(400, 5), stamp(401), stamp(500, 65_535), stamp(501))
+            ],
+        ),
+        ("heartbeat", 4, []),
+        ("final", 5, []),
+    ]
+    sequence = 0
+    for slot, (name, acknowledged, events) in enumerate(many):
+        first = events[0]["stamp"] if events else stamp(600 + slot)
+        values = {
+            "chapter": 0,
+            "session": session,
+            "slot": slot,
+            "final": name == "final",
+            "sealed": False,
+            "first_sequence": sequence,
+            "first_stamp": first,
+            "last_stamp": events[-1]["stamp"] if events else first,
+            "acknowledged": acknowledged,
+            "previous": previous.hex(),
+            "events": events,
+        }
+        sequence += len(events)
+        key = f"log/web%2F1/0000000000/{session:010d}/{slot:010d}"
+        data = library_or_independent(key, values)
+        previous = digest_of(data)
+        yield f"segment-{name}", key, data, values
+
+
+def library_or_independent(key: str, values: Values) -> bytes:
+    stamps = [event["stamp"] for event in values["events"]]
+    if stamps != list(range(values["first_stamp"], values["first_stamp"] + len(stamps))):
+        return write_segment(values)
+    segment_key = parse_key(key)
+    assert isinstance(segment_key, SegmentKey)
+    return encode_segment(segment_key, values)[0]
+
+
+def make_sealed_final(session: int, previous: bytes) -> Made:
+    values = {
+        "chapter": 0,
+        "session": session,
+        "slot": 0,
+        "final": True,
+        "sealed": True,
+        "first_sequence": 0,
+        "first_stamp": stamp(700),
+        "last_stamp": stamp(700),
+        "acknowledged": 0,
+        "previous": previous.hex(),
+        "events": [],
+    }
+    key = f"log/leader-c/0000000000/{session:010d}/0000000000"
+    return "segment-sealed-final", key, library_or_independent(key, values), values
+
+
+def make_retired(closed: Values, digest: bytes, last_stamp: int) -> Made:
+    opened = {number: closed["stamp"] - closed["number"] * 65_536 + number * 65_536 for number in range(1, 7)}
+    values = {
+        "chapter": 0,
+        "closed": closed["number"],
+        "digest": {"hex": digest.hex()},
+        "stamp": closed["stamp"],
+        "scopes": closed["scopes"],
+        "sessions": [[1, 5, last_stamp], *([number, 0, opened[number]] for number in range(2, 7))],
+        "archives": ["archive/0000000000/0011/0000000000"],
+    }
+    return "retired", "retired/0000000000", write_small(RETIRED, values), values
+
+
+def make_all() -> Iterator[Made]:
+    """Yield every golden object of version 1."""
+    store = make_store()
+    yield store
+    yield make_copied_store()
+    entries = {made[0]: made for made in make_entries(digest_of(store[2]))}
+    yield from entries.values()
+    segments = list(make_segments(1, digest_of(entries["entry-open"][2])))
+    yield from segments
+    yield make_sealed_final(5, digest_of(entries["entry-open-exclusive-successor"][2]))
+    _, _, closed_data, closed = entries["entry-closed"]
+    yield make_retired(closed, digest_of(closed_data), segments[-2][3]["last_stamp"])
+
+
+def write_values(key: str, data: bytes, values: Values) -> str:
+    """The JSON beside a golden file, an event a line."""
+    text = {"key": key, "object_digest": digest_of(data).hex()}
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in text.items()]
+    for name, value in values.items():
+        shown = json.dumps(value)
+        if name == "events" and value:
+            shown = "[\n" + ",\n".join(f"    {json.dumps(event)}" for event in value) + "\n  ]"
+        lines.append(f"  {json.dumps(name)}: {shown}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def write_new(folder: Path) -> list[str]:
+    """Write what is missing in ``folder``; return its names. A file that exists stays as it is."""
+    folder.mkdir(exist_ok=True)
+    names = []
+    for name, key, data, values in make_all():
+        path = folder / f"{name}.bin"
+        if path.exists():
+            continue
+        with path.open("xb") as file:
+            file.write(data)
+        with path.with_suffix(".json").open("x") as text:
+            text.write(write_values(key, data, values))
+        names.append(name)
+    return names
+
+
+if __name__ == "__main__":
+    print("written:", ", ".join(write_new(V1)) or "nothing, all are there")
