@@ -26,12 +26,13 @@ from typing import Final
 from logstore.clock import COUNTER_BITS, STAMP_MAX, StampClock
 from logstore.entry import Address, Entry, Open, Tick
 from logstore.errors import Corrupt, LogStoreError, Missing
+from logstore.event import StoredEvent
 from logstore.frontier import Frontier, OpenSession
 from logstore.keys import segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.roster import gallop, is_tail
-from logstore.segment import Segment
+from logstore.segment import Columns, Segment
 from logstore.session import SessionId
 
 __all__ = ["Run", "catch_up"]
@@ -49,6 +50,29 @@ class Run:
     start: int
     stop: int
     settled: bool
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of its segment; the run is their indices ``start`` to ``stop``."""
+        assert self.segment.columns is not None, "an empty segment makes no run"
+        return self.segment.columns
+
+    def event(self, index: int) -> StoredEvent:
+        """The event at ``index`` of the columns, as an object."""
+        segment, columns = self.segment, self.columns
+        return StoredEvent(
+            kind=columns.kind(index),
+            key=columns.keys[index],
+            type=columns.type(index),
+            payload=columns.payloads[index],
+            meta=columns.metas.get(index),
+            stamp=columns.stamps[index],
+            writer=segment.key.writer,
+            chapter=segment.key.chapter,
+            session=segment.key.session,
+            seq=segment.first_sequence + index,
+            settled=self.settled,
+        )
 
 
 class _Budget:

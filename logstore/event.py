@@ -105,10 +105,11 @@ class EventEncoder:
         if type_ not in names:
             self._check_name(type_, "type")
         _check_text(key, "key", KEY_BYTES_MAX)
-        payload = b"\xc0" if data is None else self._encode_data(data, key, "data")
-        return EncodedEvent(kind, key, type_, payload, None if meta is None else self._encode_data(meta, key, "meta"))
+        payload = b"\xc0" if data is None else self.encode_data(data, key, "data")
+        return EncodedEvent(kind, key, type_, payload, None if meta is None else self.encode_data(meta, key, "meta"))
 
-    def _encode_data(self, data: Data, key: str, field: str) -> bytes:
+    def encode_data(self, data: Data, key: str, field: str) -> bytes:
+        """Return a map as MessagePack; InvalidArgument, naming ``key`` and ``field``, when it cannot be stored."""
         if type(data) is not dict and not isinstance(data, Mapping):
             raise InvalidArgument(f"needs a mapping or None {field}={data!r:.40} key={key}")
         try:

@@ -202,23 +202,8 @@ class Reader:
 
 
 def _events(run: Run, kinds: frozenset[str] | None) -> Iterator[StoredEvent]:
-    segment, columns, key = run.segment, run.segment.columns, run.segment.key
-    assert columns is not None
-    if kinds is not None and kinds.isdisjoint(columns.kind_names):
-        return
-    for index in range(run.start, run.stop):
-        kind = columns.kind(index)
-        if kinds is None or kind in kinds:
-            yield StoredEvent(
-                kind=kind,
-                key=columns.keys[index],
-                type=columns.type(index),
-                payload=columns.payloads[index],
-                meta=columns.metas.get(index),
-                stamp=columns.stamps[index],
-                writer=key.writer,
-                chapter=key.chapter,
-                session=key.session,
-                seq=segment.first_sequence + index,
-                settled=run.settled,
-            )
+    columns = run.columns
+    if kinds is None or not kinds.isdisjoint(columns.kind_names):
+        for index in range(run.start, run.stop):
+            if kinds is None or columns.kind(index) in kinds:
+                yield run.event(index)
