@@ -185,7 +185,9 @@ class Writer:
         self._idle_ms = settings.idle_ms
         self._idle_ended_ms: int | None = None
         self._quiet_close_ms: int | None = None
-        self._tick_due_ms = self._jittered_tick_ms()
+        self._tick_age_ms = self._jittered_tick_ms()
+        self._tick_again_ms = 0  # not before this on the elapsed clock, whatever became of the last one
+        self._tick_stamp = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._ticking: asyncio.Task[object] | None = None
@@ -323,6 +325,8 @@ class Writer:
                 due_ms.append(session.active_ms + self._idle_ms)
                 due_ms += [] if self._quiet_close_ms is None else [self._quiet_close_ms]
             waits.append((min(due_ms) - now_ms) / 1000)
+        if (tick_in_ms := self._tick_due_in_ms()) is not None:
+            waits.append(tick_in_ms / 1000)
         return max(0.0, min(waits)) if waits else None
 
     # Doing: the pump
@@ -578,28 +582,41 @@ class Writer:
         """The open session's (chapter, number, slots stored), None without one."""
         return (*self._session.id[:2], self._session.stored.slot) if self._session else None
 
-    def _tick_if_due(self) -> None:
+    def _tick_due_in_ms(self) -> int | None:
+        """When the newest entry will be so old that the events above it want a tick; None: none are, or it comes."""
         newest, session = self._roster.newest, self._session
-        if newest is None or session is None or session.stored.stamp <= newest.stamp:
-            return
-        if self._stamps.physical_ms() - stamp_ms(newest.stamp) >= self._tick_due_ms:
-            self._tick_above(session.stored.stamp)
+        if newest is None or session is None or session.stored.stamp <= newest.stamp or self._ticking is not None:
+            return None
+        age_ms = self._stamps.physical_ms() - stamp_ms(newest.stamp)
+        return max(self._tick_age_ms - age_ms, self._tick_again_ms - self._clock.elapsed_ms())
+
+    def _tick_if_due(self) -> None:
+        due_in_ms = self._tick_due_in_ms()
+        if due_in_ms is not None and due_in_ms <= 0 and self._session is not None:
+            self._tick_above(self._session.stored.stamp)
 
     def _tick_above(self, stamp: int) -> None:
         """Post one tick above ``stamp`` in the background, unless there is an entry above it."""
         newest = self._roster.newest
-        if (newest is not None and newest.stamp >= stamp) or self._ticking is not None:
+        if newest is not None and newest.stamp >= stamp:
             return
-        self._tick_due_ms = self._jittered_tick_ms()
-        self._ticking = asyncio.create_task(self._tick(stamp))
+        self._tick_stamp = stamp
+        if self._ticking is None:
+            self._tick_age_ms = self._jittered_tick_ms()
+            self._tick_again_ms = self._clock.elapsed_ms() + self._tick_age_ms
+            self._ticking = asyncio.create_task(self._tick())
 
-    async def _tick(self, stamp: int) -> None:
+    async def _tick(self) -> None:
+        above = -1
         try:
-            await self._post_tick(stamp)
+            while above < self._tick_stamp:  # it may rise meanwhile: a tick under way can be below what came since
+                above = self._tick_stamp
+                await self._post_tick(above)
         except LogStoreError as error:
             _log.warning("tick could not be posted, the watermark may lag: %s", error)
         finally:
             self._ticking = None
+            self._wake.set()
 
     def _jittered_tick_ms(self) -> int:
         return round(self._settings.tick_ms * self._rng.uniform(0.75, 1.25))
