@@ -225,6 +225,11 @@ class Writer:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed and has nothing left to do. Cost: none."""
+        return self._closing and self._ticking is None and (self._pump is None or self._pump.done())
+
     async def aclose(self) -> None:
         """Send what is buffered, wait for it, end the session. Idempotent. Cost: the flush, one PUT, at most a tick."""
         self._closing = True
