@@ -257,6 +257,7 @@ class Log:
             post_tick=self._post_tick,
             stored=self._take_own,
         )
+        self._writers = [known for known in self._writers if not known.is_closed]
         self._writers.append(writer)
         return writer
 
