@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import reprlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,9 +158,8 @@ class Fields:
 
     def damaged(self, name: str) -> Corrupt:
         """The error for a field that is absent or of another kind than FORMAT says."""
-        return Corrupt(
-            f"field cannot be read key={self.key} field={name} value={self._fields.get(name)!r:.60}; restore it"
-        )
+        shown = reprlib.repr(self._fields.get(name))[:60]
+        return Corrupt(f"field cannot be read key={self.key} field={name} value={shown}; restore it")
 
     def number(self, name: str, maximum: int = (1 << 64) - 1) -> int:
         """An integer from 0 to ``maximum``."""
