@@ -152,6 +152,12 @@ class Frontier:
         slowest = min(self.sessions.values(), key=lambda session: session.tip.stamp, default=None)
         return slowest if slowest and self.last and slowest.tip.stamp < self.last.stamp else None
 
+    def holds(self, chapter: int, number: int, slot: int) -> bool:
+        """Whether this slot of this session is taken in."""
+        if session := self.sessions.get((chapter, number)):
+            return session.tip.slot > slot
+        return self.last is not None and (chapter, number) <= self.last.address
+
     def take_entry(self, entry: Entry) -> None:
         """Take in the next roster entry; Corrupt when it does not follow."""
         require_follows(entry, self.last, self.store_digest)

@@ -18,7 +18,7 @@ from typing import Protocol
 from logstore.catchup import Run, catch_up
 from logstore.clock import StampClock
 from logstore.entry import Open
-from logstore.errors import LogStoreError, StaleStore, Trimmed
+from logstore.errors import InvalidArgument, LogStoreError, StaleStore, Trimmed
 from logstore.event import StoredEvent
 from logstore.follower import Follower
 from logstore.frontier import Frontier, OpenSession, Order, Position
@@ -26,6 +26,7 @@ from logstore.identity import Identity
 from logstore.keys import entry_key
 from logstore.looks import Looks
 from logstore.objects import Objects
+from logstore.receipt import Receipt
 from logstore.session import SessionId
 
 __all__ = ["Reader", "resume"]
@@ -141,6 +142,21 @@ class Reader:
         """The stamp at or below which nothing new can come from it; exact between batches. Cost: O(open sessions)."""
         return 0 if self._frontier is None else self._frontier.watermark()
 
+    def holds(self, receipt: Receipt) -> bool:
+        """Whether the events of ``receipt`` were yielded, and taken by asking for more. Cost: none."""
+        frontier = self._frontier
+        return frontier is not None and frontier.holds(receipt.chapter, receipt.session, receipt.slot)
+
+    def holder(self) -> OpenSession | None:
+        """The session that holds the watermark back, None when the roster's last entry does. Cost: O(open sessions)."""
+        return self._frontier.holder() if self._frontier else None
+
+    def start_follower(self) -> Follower:
+        """Let the log be followed from where this reader is, unless it is followed already. Cost: none."""
+        if self._following is None or self._frontier is None:
+            raise InvalidArgument("only a reader made by log.follow that has begun can be followed from")
+        return self._following.follower_from(self._frontier)
+
     def __aiter__(self) -> AsyncIterator[StoredEvent]:
         if self._events is None:
             self._events = self._iterate()
@@ -165,8 +181,7 @@ class Reader:
                 yield run
         if self._following is None:
             return
-        assert self._frontier is not None
-        follower = self._following.follower_from(self._frontier)
+        follower = self.start_follower()
         with follower.wanting_settled(self._settled):
             while True:
                 changed = follower.changed()
