@@ -15,7 +15,7 @@ from logstore.objects import Objects
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
 
-__all__ = ["create_final", "seal_silent"]
+__all__ = ["create_final", "may_seal", "seal_silent"]
 
 
 async def create_final(
@@ -47,29 +47,38 @@ async def create_final(
     return final, True
 
 
-async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stamps: StampClock) -> Segment | None:
-    """Seal another's session at its tail; return the final, or None: it is not silent, has ended, or is retired.
+async def may_seal(session: OpenSession, objects: Objects, looks: Looks) -> bool:
+    """Whether the slot at the session's tip, absent just now, may be sealed; False: it is there after all, or retired.
 
-    The caller has seen it silent for its seal time. Cost: one GET per slot that may be in flight, and one PUT.
-    Raises Missing, and seals nothing, when a tick, a later slot or our own reading says that the gap was stored.
+    Cost: one GET per slot that may be in flight. Raises Missing when one of these, a tick or our own reading says that
+    the slot was stored: the store has lost it, and a seal would void all that was acknowledged above it.
     """
     tip = session.tip
-    if await objects.segment(session.id.segment_key(tip.slot)) is not None:
-        return None
     beyond = [session.id.segment_key(tip.slot + ahead) for ahead in range(1, session.opened.flights + 1)]
     witnesses = [segment for key in beyond if (segment := await objects.segment(key)) is not None]
     if session.taken or session.named > tip.slot or any(witness.acknowledged > tip.slot for witness in witnesses):
         if await objects.segment(session.id.segment_key(tip.slot)) is not None or await looks.look(session.id.chapter):
-            return None
+            return False
         key = session.id.segment_key(tip.slot)
         name = segment_key(key.writer, key.chapter, key.session, key.slot)
         raise Missing(
             f"a stored segment is gone, its session is not sealed key={name};"
             " restore it, or `logstore copy --accept-loss`"
         )
-    if await looks.retired(session.id.chapter):
+    return True
+
+
+async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stamps: StampClock) -> Segment | None:
+    """Seal another's session at its tail; return the final, or None: it is not silent, has ended, or is retired.
+
+    The caller has seen it silent for its seal time. Cost: one GET per slot that may be in flight, and one PUT.
+    Raises Missing, and seals nothing, when a tick, a later slot or our own reading says that the gap was stored.
+    """
+    if await objects.segment(session.id.segment_key(session.tip.slot)) is not None:
         return None
-    found = await create_final(objects, stamps, session.id, tip, sealed=True)
+    if not await may_seal(session, objects, looks) or await looks.retired(session.id.chapter):
+        return None
+    found = await create_final(objects, stamps, session.id, session.tip, sealed=True)
     if found is None or await looks.retired(session.id.chapter):
         return None
     final, ours = found
