@@ -43,4 +43,5 @@ class Bug(Enum):
     READER_TRUSTS_404 = "the reader polls an absent slot for ever without looking"
     COUNT_INCLUDES_FINAL = "the retirement record counts the final among a session's slots"
     GRACE_FROM_DECISION = "the collector counts the grace from its decision, not from the record's creation"
+    TRUSTS_ITS_RECORD = "the collector counts the grace from a creation of the record that was never answered"
     RETIRES_UNFINISHED = "the collector retires a chapter with a session that has no final yet"

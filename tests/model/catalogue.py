@@ -9,7 +9,8 @@ from tests.model import retention, worlds
 from tests.model.bugs import Bug
 from tests.model.explorer import World
 
-P1, P3, P6, P7 = "P1 durable", "P3 no gaps", "P6 exactly one copy", "P7 one order"
+P1, P3, P4 = "P1 durable", "P3 no gaps", "P4 never overwritten"
+P6, P7 = "P6 exactly one copy", "P7 one order"
 P11, P12, FALSE_ALARM = "P11 retention is safe", "P12 damage is found", "P12 no false alarm"
 
 
@@ -53,6 +54,7 @@ CATCHES = (
     Catch(Bug.READER_TRUSTS_404, retention.slow_reader, P11),
     Catch(Bug.COUNT_INCLUDES_FINAL, retention.sleeping_writer, P1),
     Catch(Bug.GRACE_FROM_DECISION, retention.sleeping_sealer, FALSE_ALARM),
+    Catch(Bug.TRUSTS_ITS_RECORD, retention.unanswered_record, P4),
     Catch(Bug.RETIRES_UNFINISHED, retention.sleeping_writer, P6),
 )
 

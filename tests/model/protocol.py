@@ -509,20 +509,24 @@ def keeper(me: Witness) -> Steps:
 
 
 def collector(me: Mind, chapter: int) -> Steps:
-    """Retire the chapter once all its sessions are final; delete it, all but the record, one grace later."""
-    record, retired_by_another = None, None
-    while record is None and retired_by_another is None:
+    """Retire the chapter once all its sessions are final; delete it, all but the record, one grace later.
+
+    The grace counts from a record that was *read*: a creation without an answer may land in a year.
+    """
+    decided = None
+    while True:
         record = yield from read_chapter(me, chapter)
-        if record is None:
-            retired_by_another = yield from look(me, chapter)
-    if me.rules.has(Bug.GRACE_FROM_DECISION) and record is not None:
-        created = yield Clock()
-        yield Create(retired(chapter), record)
-    else:
         if record is not None:
+            if me.rules.has(Bug.GRACE_FROM_DECISION):
+                decided = yield Clock()
             yield Create(retired(chapter), record)
-        created = yield Clock()  # or later than it was; a real collector asks the store when it was created
-    yield Sleep(created + me.rules.grace)
+            if me.rules.has(Bug.TRUSTS_ITS_RECORD):
+                break
+        found = yield Get(retired(chapter))
+        if found is not None:
+            break
+    created = yield Clock()  # or earlier; a real collector asks the store when it was created
+    yield Sleep((created if decided is None else decided) + me.rules.grace)
     yield from delete_chapter(chapter)
 
 

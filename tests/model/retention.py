@@ -59,6 +59,23 @@ def sleeping_writer(*bugs: Bug, lost_answers: int = 0, batches: str = "a") -> Wo
     )
 
 
+def unanswered_record(*bugs: Bug) -> World:
+    """The answer to some creation is lost, the record's for one: what is not known to be retired is not deleted."""
+    given = rules(*bugs, grace=GRACE, retries=False)
+
+    def writes() -> Steps:
+        return protocol.writer(Mind("writer-1", given, at=(1, 1), stamp=3), ("a",), session=FIRST)
+
+    return World(
+        "unanswered record",
+        "writer with a sealed session; collector; 1 lost answer",
+        (Process("writer-1", writes), a_collector(given)),
+        stored({**CLOSED, log(FIRST, 0): Segment("sealer", 3, final=True)}),
+        lost_answers=1,
+        horizon=HORIZON,
+    )
+
+
 def sleeping_opener(*bugs: Bug) -> World:
     """A writer finds the tail of the roster and sleeps; meanwhile the chapter is closed, retired and deleted."""
     given = rules(*bugs, grace=GRACE, retries=False)
@@ -121,8 +138,11 @@ def sleeping_sealer(*bugs: Bug) -> World:
     )
 
 
-QUICK = (sleeping_writer, sleeping_opener, slow_reader, sleeping_sealer)
-"""One world for each sleeper, in bounds that take seconds."""
+SLEEPERS = (sleeping_writer, sleeping_opener, slow_reader, sleeping_sealer)
+"""One world for each sleeper."""
+
+QUICK = (*SLEEPERS, unanswered_record)
+"""Every world with deletion, in bounds that take seconds."""
 
 LARGE = (
     partial(slow_reader, sealers=1),

@@ -129,17 +129,16 @@ def chapters(*bugs: Bug, reading: int = 1) -> World:
     )
 
 
-def keepers(*bugs: Bug, lost_answers: int = 0) -> World:
-    """Two keepers close the same chapter, and one dies before it has begun the next."""
+def keepers(*bugs: Bug, count: int = 2, lost_answers: int = 0) -> World:
+    """Keepers close the same chapter, and one dies before it has begun the next."""
     given = rules(*bugs, retries=False)
     return World(
         "keepers",
-        f"2 writers; 2 keepers; chapters of 3; 1 crash, {lost_answers} lost answers",
+        f"2 writers; {count} keepers; chapters of 3; 1 crash, {lost_answers} lost answers",
         (
             a_writer(given, "writer-1", "a", haste=2),
             a_writer(given, "writer-2", "A"),
-            a_keeper(given, "keeper-1", crashes=True),
-            a_keeper(given, "keeper-2"),
+            *(a_keeper(given, f"keeper-{number}", crashes=number == 1) for number in range(1, count + 1)),
         ),
         stored(BEGIN),
         crashes=1,
@@ -263,6 +262,6 @@ LARGE = (
     partial(one_order, settles=True),
     partial(roster_race, reading=1),
     partial(chapters, reading=2),
-    partial(keepers, lost_answers=1),
+    partial(keepers, count=1, lost_answers=1),
 )
 """The same questions in bounds that take minutes."""
