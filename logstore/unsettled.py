@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 from logstore.clock import StampClock
 from logstore.entry import Open
-from logstore.errors import InvalidArgument, Missing, NotStored
+from logstore.errors import Corrupt, InvalidArgument, Missing, NotStored
 from logstore.frame import DIGEST_BYTES
+from logstore.frontier import OpenSession
 from logstore.keys import entry_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.retired import Retired
-from logstore.seal import create_final
+from logstore.seal import create_final, may_seal
 from logstore.session import SessionId, Tip
 from logstore.token import decode_token, encode_token
 
@@ -49,12 +50,17 @@ class Question(NamedTuple):
 async def settle(question: Question, objects: Objects, stamps: StampClock, looks: Looks) -> Receipt:
     """Return the receipt if the events are stored; raise NotStored if they are not and never will be.
 
-    Ends the session if it has not ended. Cost: one GET per slot of the session up to the one in question, at
-    most one PUT. Raises Unavailable, Missing, Corrupt when the store cannot say.
+    Ends the session if a slot up to the one in question is absent. Cost: one GET per slot up to there; to end it as
+    many GETs as it has flights, and one PUT. Raises Unavailable, Missing, Corrupt when the store cannot say.
     """
     receipt = question.receipt
     session = SessionId(receipt.chapter, receipt.session, receipt.writer)
-    stored = await _is_stored(question, session, objects, stamps)
+    try:
+        stored = await _is_stored(question, session, objects, stamps, looks)
+    except (Corrupt, Missing):
+        if await looks.look(session.chapter) is None:
+            raise
+        stored = None  # what lies in a retired chapter proves nothing, its damage neither
     if (record := await looks.retired(session.chapter)) is not None:
         stored = _was_stored(record, receipt)
     if stored is None:
@@ -72,7 +78,9 @@ def _was_stored(record: Retired, receipt: Receipt) -> bool:
     return held is not None and receipt.slot < held.slots
 
 
-async def _is_stored(question: Question, session: SessionId, objects: Objects, stamps: StampClock) -> bool | None:
+async def _is_stored(
+    question: Question, session: SessionId, objects: Objects, stamps: StampClock, looks: Looks
+) -> bool | None:
     opened = await objects.entry(session.chapter, session.number)
     if opened is None:
         return None
@@ -82,6 +90,10 @@ async def _is_stored(question: Question, session: SessionId, objects: Objects, s
     while tip.slot <= question.receipt.slot:
         segment = await objects.segment(session.segment_key(tip.slot))
         if segment is None:
+            if not await may_seal(OpenSession(session, opened.body, tip), objects, looks):
+                if await looks.retired(session.chapter) is not None:
+                    return None
+                continue
             sealed = await create_final(objects, stamps, session, tip, sealed=True)
             if sealed is None:
                 return None

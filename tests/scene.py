@@ -25,11 +25,13 @@ import logstore
 from logstore import Event, Log, LogSettings, Reader, RetrySettings, StoredEvent, Unavailable, WriterSettings
 from logstore.entry import Closed, Entry, Open
 from logstore.errors import LogStoreError
+from logstore.event import EventEncoder
 from logstore.filestore.base import Blob, FileStore, Listed
 from logstore.frontier import Position
 from logstore.keys import EntryKey, SegmentKey, parse_key, retired_key, segment_key
 from logstore.retired import Retired, RetiredSession, encode_retired
-from logstore.segment import Segment, decode_segment
+from logstore.segment import Segment, SegmentEncoder, decode_segment
+from logstore.session import SessionId, Tip
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, StoreFace, Weather
 from tests.simulation.truth import Truth
@@ -122,8 +124,9 @@ async def refuse(_carry: Carry) -> Never:
 
 
 async def lose(carry: Carry) -> Never:
-    """It is done, but its answer is lost."""
-    await carry()
+    """It is done, but its answer is lost, whatever it was."""
+    with suppress(LogStoreError):
+        await carry()
     raise Unavailable("answer lost by the script")
 
 
@@ -135,7 +138,8 @@ async def hang(_carry: Carry) -> Never:
 
 async def hang_after(carry: Carry) -> Never:
     """It is done, and nothing is ever said."""
-    await carry()
+    with suppress(LogStoreError):
+        await carry()
     await asyncio.get_running_loop().create_future()
     raise AssertionError
 
@@ -337,6 +341,42 @@ class Scene:
     def slot(self, writer: str, session: int, slot: int, chapter: int = 0) -> str:
         """The name of a segment."""
         return segment_key(writer, chapter, session, slot)
+
+    # Other processes' hands
+
+    def session(self, writer: str, number: int, chapter: int = 0) -> tuple[SessionId, Tip]:
+        """A session, and its tip as the bucket has it: at its first absent slot, or its final."""
+        opened = next(entry for entry in self.roster() if entry.address == (chapter, number))
+        session, tip = SessionId.of(opened), Tip.of(opened)
+        assert session.writer == writer
+        contents = self.store.contents()
+        while (data := contents.get(self.slot(writer, number, tip.slot, chapter))) is not None:
+            segment = decode_segment(session.segment_key(tip.slot), data)
+            if segment.final:
+                break
+            tip = tip.after(segment)
+        return session, tip
+
+    async def seal(self, writer: str, number: int, chapter: int = 0) -> Segment:
+        """Somebody else's seal: a final at the tip of a session."""
+        session, tip = self.session(writer, number, chapter)
+        return await self.put_segment(session, tip, final=True)
+
+    async def put_segment(self, session: SessionId, tip: Tip, *keys: str, final: bool = False) -> Segment:
+        """Create a segment (or a seal) that attaches at ``tip``, as somebody else would."""
+        encode = EventEncoder().encode
+        data, segment = SegmentEncoder().encode(
+            session.segment_key(tip.slot),
+            [encode(event(key)) for key in keys],
+            first_sequence=tip.sequence,
+            first_stamp=tip.stamp + 1,
+            acknowledged=tip.slot,
+            previous=tip.digest,
+            final=final,
+            sealed=final,
+        )
+        await self.world.create(self.slot(session.writer, session.number, tip.slot, session.chapter), data)
+        return segment
 
     # Retention, as issue 4 will do it
 
