@@ -20,6 +20,7 @@ SQL database, and nothing is faster than the store below it.
 
 from __future__ import annotations
 
+from logstore.check import Finding, Progress
 from logstore.clock import Clock, SystemClock
 from logstore.errors import (
     AlreadyExists,
@@ -49,6 +50,7 @@ from logstore.log import Log, LogSettings
 from logstore.log import open_log as open
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.survey import OpenSessionSurvey, Sealing, Survey
 from logstore.writer import Writer, WriterSettings, WriterStatistics
 
 __all__ = [
@@ -67,6 +69,12 @@ __all__ = [
     "StoredEvent",
     "Position",
     "FollowSettings",
+    # Looking after it
+    "Finding",
+    "Progress",
+    "Survey",
+    "OpenSessionSurvey",
+    "Sealing",
     # The store below, and time
     "FileStore",
     "RetrySettings",
