@@ -166,7 +166,7 @@ def test_unknown_flags_are_refused(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_an_object_of_another_type_is_refused(sample: Sample) -> None:
-    """Each name calls for one type: whole objects of the others are damage there, and so is its body framed as theirs."""
+    """Each name calls for one type: whole objects of the others are damage there, its body framed as theirs too."""
     for other in SAMPLES:
         (other_sample,) = other.values
         assert isinstance(other_sample, Sample)

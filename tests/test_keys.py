@@ -1,0 +1,159 @@
+"""Names in the bucket, as two tables (what parses, what must not), and what holds for any name."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from logstore.errors import InvalidArgument
+from logstore.keys import (
+    NUMBER_MAX,
+    EntryKey,
+    RetiredKey,
+    SegmentKey,
+    StoreKey,
+    entry_key,
+    escape_name,
+    is_name,
+    parse_key,
+    retired_key,
+    roster_prefix,
+    segment_key,
+    session_prefix,
+    unescape_name,
+)
+
+Key = StoreKey | EntryKey | SegmentKey | RetiredKey
+
+PARSES: list[tuple[str, Key]] = [
+    ("store", StoreKey()),
+    ("roster/0000000000/0000000007", EntryKey(0, 7)),
+    ("roster/9999999999/9999999999", EntryKey(NUMBER_MAX, NUMBER_MAX)),
+    ("retired/0000000012", RetiredKey(12)),
+    ("log/web%2F1/0000000000/0000000007/0000000000", SegmentKey("web/1", 0, 7, 0)),
+    ("log/web-1_a.b~c/0000000001/0000000002/0000000003", SegmentKey("web-1_a.b~c", 1, 2, 3)),
+    ("log/%2E/0000000000/0000000000/0000000000", SegmentKey(".", 0, 0, 0)),
+    ("log/%2E./0000000000/0000000000/0000000000", SegmentKey("..", 0, 0, 0)),
+    ("log/%2E./0000000000/0000000000/9999999999", SegmentKey("..", 0, 0, NUMBER_MAX)),
+    ("log/%C3%A9/0000000000/0000000000/0000000000", SegmentKey("é", 0, 0, 0)),
+    ("log/%00%0A%20%25/0000000000/0000000000/0000000000", SegmentKey("\x00\n %", 0, 0, 0)),
+    ("log/" + "a" * 200 + "/0000000000/0000000000/0000000000", SegmentKey("a" * 200, 0, 0, 0)),
+    ("log/" + "%2F" * 85 + "/0000000000/0000000000/0000000000", SegmentKey("/" * 85, 0, 0, 0)),
+]
+NUMBERS = "/0000000000/0000000000/0000000000"
+FOREIGN = [
+    *("", "/", "stor", "store/", "/store", "Store", "store ", "store\n", "stores", "store/0000000000"),
+    *("roster", "roster/", "roster/0/7", "roster/0000000000", "roster/0000000000/", "roster/0000000000/7"),
+    *("roster/0000000000/00000000007", "roster/000000000/0000000007", "roster/0000000000/0000000007/"),
+    *("roster/0000000000/000000000a", "roster/0000000000/-000000007", "roster/0000000000/+000000007"),
+    *("roster/0000000000/ 000000007", "roster/0000000000/000000007\n", "roster/0000000000/00_0000007"),
+    *("roster/0000000000/٠٠٠٠٠٠٠٠٠٧", "roster/0000000000/000000000²", "roster//0000000000/0000000007"),
+    *("Roster/0000000000/0000000007", "roster/0000000000/0000000007.json", "tmp/roster/0000000000/0000000007"),
+    *("retired", "retired/", "retired/0", "retired/0000000000/", "retired/0000000000/0000000000"),
+    *("log", "log/", "log/web", "log/web/1/0000000000/0000000000", "log/web/1/0000000000/0000000007/0000000000"),
+    *("log/web/0000000000/0000000007", "log/web/0000000000/0000000007/", "log//0000000000/0000000007/0000000000"),
+    "log/web/0000000000/0000000007/0000000000/0000000000",
+    *(f"log/{writer}{NUMBERS}" for writer in ("web%2f1", "web%", "web%2", "web%zz", "%77eb", "%2D", "web 1", "web+1")),
+    *(f"log/{writer}{NUMBERS}" for writer in (".", "..", ".hidden", "é", "%ff", "%C3", "%FF", "%ED%A0%80", "a\x00")),
+    *(f"log/{writer}{NUMBERS}" for writer in ("a" * 201, "%2F" * 86, "%C3%A9" * 101, "\udcff", "a\\b", "a*")),
+    *("archive/0000000000/n/0", "snapshots/p/1/m", "chunks/1-2", "pins/x/0", "claims/k/k/0", "stagelogs/x"),
+    *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
+]
+
+
+@pytest.mark.parametrize(("text", "key"), PARSES)
+def test_names_that_parse(text: str, key: Key) -> None:
+    """Each name of FORMAT §1 parses to its numbers and its writer, and is built from them again."""
+    assert parse_key(text) == key
+    assert build(key) == text
+
+
+@pytest.mark.parametrize("text", FOREIGN, ids=ascii)
+def test_names_that_must_not_parse(text: str) -> None:
+    """What no function of the module builds is foreign, however near it comes."""
+    assert parse_key(text) is None
+
+
+def build(key: Key) -> str:
+    match key:
+        case StoreKey():
+            return "store"
+        case EntryKey(chapter, number):
+            return entry_key(chapter, number)
+        case RetiredKey(chapter):
+            return retired_key(chapter)
+        case SegmentKey(writer, chapter, session, slot):
+            return segment_key(writer, chapter, session, slot)
+
+
+numbers = st.integers(0, NUMBER_MAX)
+names = st.text(min_size=1, max_size=40) | st.text("./%\\\x00~-_ é", min_size=1, max_size=40)
+keys = (
+    st.builds(EntryKey, numbers, numbers)
+    | st.builds(RetiredKey, numbers)
+    | st.builds(SegmentKey, names.filter(is_name), numbers, numbers, numbers)
+)
+
+
+@given(keys)
+def test_what_is_built_parses(key: Key) -> None:
+    """Parsing is the reverse of building, for every key."""
+    assert parse_key(build(key)) == key
+
+
+@given(
+    st.text(max_size=60)
+    | st.sampled_from([text for text, _ in PARSES]).flatmap(lambda t: st.permutations(list(t)).map("".join))
+)
+def test_what_parses_is_what_is_built(text: str) -> None:
+    """No two names parse to one key: a name that parses is the one that is built."""
+    key = parse_key(text)
+    assert key is None or build(key) == text
+
+
+@given(names, numbers, numbers, numbers)
+def test_a_name_cannot_leave_its_prefix(name: str, chapter: int, session: int, slot: int) -> None:
+    """Whatever a writer is called, its objects' names are five plain path segments, the first of them ``log``."""
+    assume(is_name(name))
+    parts = segment_key(name, chapter, session, slot).split("/")
+    assert len(parts) == 5
+    assert parts[0] == "log"
+    assert parts[1] not in {"", ".", ".."}
+    assert not parts[1].startswith(".")
+    assert set(parts[1]) <= set(string.ascii_letters + string.digits + "-_.~%")
+    assert len(parts[1]) <= 255
+    assert segment_key(name, chapter, session, slot).startswith(session_prefix(name, chapter, session))
+    assert unescape_name(parts[1]) == name
+
+
+@given(names, names)
+def test_different_names_have_different_prefixes(one: str, other: str) -> None:
+    """Two writers share a prefix only if they have one name, and no prefix is the beginning of another."""
+    assume(is_name(one) and is_name(other) and one != other)
+    assert not session_prefix(one, 0, 0).startswith(session_prefix(other, 0, 0))
+    assert not session_prefix(one, 0, 0).startswith(session_prefix(other, 0, 0).removesuffix("0000000000/0000000000/"))
+
+
+@given(st.tuples(numbers, numbers), st.tuples(numbers, numbers))
+def test_byte_order_is_number_order(one: tuple[int, int], other: tuple[int, int]) -> None:
+    """Listing a roster gives its entries in the order of their numbers."""
+    assert (entry_key(*one).encode() < entry_key(*other).encode()) == (one < other)
+    assert entry_key(*one).startswith(roster_prefix(one[0]))
+
+
+@pytest.mark.parametrize("name", ["", "a" * 201, "é" * 101, "\ud800", "/" * 86], ids=ascii)
+def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
+    """The refusal says which argument it is about."""
+    with pytest.raises(InvalidArgument, match="writer="):
+        escape_name(name, "writer")
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("number", [-1, NUMBER_MAX + 1])
+def test_numbers_that_do_not_fit_are_our_mistake(number: int) -> None:
+    """Nothing of ten digits is ever built from a number that has more, or a sign."""
+    with pytest.raises(AssertionError):
+        entry_key(0, number)
