@@ -3,7 +3,7 @@
 Catching up merges the roster and the sessions by stamp. A session's stream starts when the merge
 reaches its open entry, so that what is in memory is a segment, and a few fetched ahead, per session open at that stamp.
 Out come *runs*: slices of one segment's columns. A run is *settled* when, at that point of the merge, no session has
-run dry without its final and the next roster entry is known: that is, at or below the watermark.
+run dry without its final and the roster is known that far: that is, at or below the watermark.
 
 Without a bound it goes on to what is stored when it starts: a session ends at its final, or at an absent slot; one that
 seems to be written right now is measured once and read to there, so that a fast writer cannot keep a reader for ever.
@@ -319,13 +319,13 @@ class _Merge:
                 continue
             if stream is None:
                 return
-            dry_stamp = self._dry_stamp()
-            settled = entry is not None and stream.next_stamp() <= dry_stamp
+            limit_stamp = min(self._dry_stamp(), self._known_stamp(entry))
+            settled = stream.next_stamp() <= limit_stamp
             if settled_only and not settled:
                 return
             assert stream.head is not None
             segment, start = stream.head, stream.taken
-            stop = self._cut(stream, entry, dry_stamp if settled else STAMP_MAX)
+            stop = self._cut(stream, entry, limit_stamp if settled else STAMP_MAX)
             yield Run(segment, start, stop, settled)
             self._frontier.take_events(segment, stop)
             stream.taken = stop
@@ -336,6 +336,11 @@ class _Merge:
         """The least stamp at which a session ran dry: an event at or below it can still be settled."""
         dry = (self._frontier.sessions[stream.address].tip.stamp for stream in self._streams.values() if stream.dry)
         return min(dry, default=STAMP_MAX)
+
+    def _known_stamp(self, entry: Entry | None) -> int:
+        """The stamp up to which the roster is known: sessions opened later are above it."""
+        known = entry or self._frontier.last  # taken in before, when the session's next slot was still absent
+        return 0 if known is None else known.stamp
 
     def _heads(self) -> list[_Stream]:
         return [stream for stream in self._streams.values() if stream.head is not None]
