@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class OpenSessionSurvey:
-    """A session that has not ended. ``silent_ms``: since its last object came, by the store's own times.
+    """A session that has not ended. ``silent_ms``: since its last object, by the store's own times.
 
-    ``last_stamp``: its last seen stamp, which the watermark cannot pass while it is open. ``holds_watermark``: it is the
-    one that holds it back. ``seal_ms``: when silent for so long it may be sealed.
+    ``last_stamp``: its last seen stamp, which the watermark cannot pass while it is open.
+    ``holds_watermark``: it is the one that holds it back. ``seal_ms``: when silent for so long it may be sealed.
     """
 
     writer: str
@@ -66,8 +66,8 @@ class OpenSessionSurvey:
 class Survey:
     """What a log holds. Counts are of chapters that are not retired.
 
-    ``newest_stamp``: the greatest of any event, ``newest_entry_stamp`` of any roster entry; 0 without one. ``skew_ms``: how far the store's clock is ahead of this
-    machine's. ``now_ms``: the store's time, None where it tells none.
+    ``newest_stamp``: the greatest of any event, ``newest_entry_stamp`` of any roster entry; 0 without one.
+    ``skew_ms``: how far the store's clock is ahead of this machine's. ``now_ms``: the store's time, None: not told.
     """
 
     store_id: str

@@ -18,7 +18,15 @@ from logstore.errors import LogStoreError
 
 __all__ = ["VERBS", "main"]
 
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "doctor": "see whether store, log and clock are fit",
+    "status": "say what the log holds and what holds its watermark",
+    "append": "store events that stand on stdin as lines of JSON (writes)",
+    "cat": "print what is stored, in order",
+    "tail": "print what is stored, then what comes",
+    "check": "verify every object, list all damage",
+    "seal": "end sessions whose writers are gone (writes)",
+}
 """Each verb, in the order that ``--help`` shows them, and what it does."""
 
 

@@ -1,0 +1,121 @@
+"""Events as lines of JSON, and back.
+
+A line is an object with ``kind``, ``key``, ``type``, ``data``, ``meta``; one that was read has also where it stands in
+the log. What JSON cannot say is said by an object with one field whose name begins with ``$``:
+
+    {"$bytes": "AP8="}        bytes, in base64
+    {"$float": "Infinity"}    an infinite number ("-Infinity" likewise)
+    {"$map": {"$bytes": 1}}   a map that would otherwise be taken for one of these
+
+So every event survives being written as a line and read again, bit for bit.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from logstore.errors import InvalidArgument
+from logstore.event import Event, StoredEvent
+from projections.cli.terminal import as_json, moment
+
+__all__ = ["event_of_line", "line_of_event", "to_json"]
+
+_WANTED: Final = ("kind", "key", "type")
+_PLACE: Final = {"stamp", "time", "writer", "chapter", "session", "seq", "settled"}
+_NESTING_MAX: Final = 500
+
+
+def line_of_event(event: StoredEvent) -> str:
+    """Return a stored event as one line of JSON."""
+    return as_json(
+        {
+            "kind": event.kind,
+            "key": event.key,
+            "type": event.type,
+            "data": to_json(event.data),
+            "meta": to_json(event.meta),
+            "time": moment(event.stamp),
+            "stamp": event.stamp,
+            "writer": event.writer,
+            "chapter": event.chapter,
+            "session": event.session,
+            "seq": event.seq,
+            "settled": event.settled,
+        }
+    )
+
+
+def to_json(value: Any) -> Any:
+    """Return what an event holds as what JSON can say."""
+    match value:
+        case bytes():
+            return {"$bytes": base64.b64encode(value).decode()}
+        case float() if math.isinf(value):
+            return {"$float": "Infinity" if value > 0 else "-Infinity"}
+        case Mapping():
+            plain = {name: to_json(inner) for name, inner in value.items()}
+            return {"$map": plain} if len(plain) == 1 and next(iter(plain)).startswith("$") else plain
+        case list() | tuple():
+            return [to_json(inner) for inner in value]
+        case _:
+            return value
+
+
+def event_of_line(line: bytes) -> Event:
+    r"""Return the event that a line of JSON says; InvalidArgument when it says none.
+
+    Where it stood in a log, if the line tells, is left out: appending gives it a place of its own.
+
+    >>> event_of_line(b'{"kind": "Deployment", "key": "d-1", "type": "x", "data": {"sum": {"$bytes": "AP8="}}}').data
+    {'sum': b'\x00\xff'}
+    """
+    try:
+        fields = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"not a line of JSON cause={str(error)[:80]}") from error
+    if type(fields) is not dict:
+        raise InvalidArgument(
+            f"not an object type={type(fields).__name__}; a line is an object with kind, key, type, data"
+        )
+    for name in _WANTED:
+        if type(fields.get(name)) is not str:
+            raise InvalidArgument(f"needs text field={name} value={fields.get(name)!r:.40}")
+    if unknown := sorted(fields.keys() - {*_WANTED, "data", "meta"} - _PLACE):
+        raise InvalidArgument(f"no such field of an event field={unknown[0]!r:.40}; what happened goes into data")
+    data, meta = (_of_json(fields.get(name), name, 0) for name in ("data", "meta"))
+    return Event(fields["kind"], fields["key"], fields["type"], data, meta)
+
+
+def _of_json(value: Any, field: str, depth: int) -> Any:
+    if depth > _NESTING_MAX:
+        raise InvalidArgument(f"nested too deeply field={field} levels_max={_NESTING_MAX}")
+    if type(value) is list:
+        return [_of_json(inner, field, depth + 1) for inner in value]
+    if type(value) is not dict:
+        return value
+    if len(value) != 1 or not next(iter(value)).startswith("$"):
+        return {name: _of_json(inner, field, depth + 1) for name, inner in value.items()}
+    match value:
+        case {"$bytes": str(text)}:
+            try:
+                return base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise InvalidArgument(f"not base64 field={field} value={text!r:.40}") from error
+        case {"$float": "Infinity" | "-Infinity" as text}:
+            return float(text)
+        case {"$map": dict(plain)}:
+            return {name: _of_json(inner, field, depth + 1) for name, inner in plain.items()}
+        case _:
+            raise InvalidArgument(
+                f"a field name that begins with $ stands for what JSON cannot say field={field} value={value!r:.60};"
+                ' write {"$map": {…}} for a map that has such a name alone'
+            )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,125 @@
+"""What the verbs share: addresses, how things are said, and how long work shows that it goes on.
+
+Results go to stdout, everything about them (positions, progress, complaints) to stderr, so that a pipe carries results
+only. With ``--json`` a result is one object per line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+import logstore
+from logstore import Log, LogSettings
+from logstore.clock import stamp_ms
+from logstore.errors import InvalidArgument
+
+__all__ = [
+    "address_of",
+    "as_json",
+    "duration",
+    "json_option",
+    "moment",
+    "open_log",
+    "progress_bar",
+    "run",
+    "size",
+    "url_argument",
+]
+
+T = TypeVar("T")
+
+url_argument = click.argument("url")
+json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
+
+
+def address_of(url: str) -> str:
+    """Return the address that ``url`` means: itself, or that of a local directory when it is a plain path.
+
+    >>> address_of("s3://bucket/cp")
+    's3://bucket/cp'
+    >>> address_of("/srv/control plane")
+    'file:///srv/control%20plane'
+    """
+    if "://" in url:
+        return url
+    if not url or "\0" in url:
+        raise InvalidArgument("not an address; use file:///directory, s3://bucket/prefix or a path")
+    return Path(url).absolute().as_uri()
+
+
+def open_log(url: str, *, read_only: bool = True, create: bool = False, settings: LogSettings | None = None) -> Log:
+    """Return the log at ``url`` or in the directory of that path, to be entered."""
+    return logstore.open(address_of(url), read_only=read_only, create=create, settings=settings)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a verb's work to its end."""
+    return asyncio.run(work)
+
+
+# Saying things ----------------------------------------------------------------------------------
+
+
+def as_json(value: dict[str, Any]) -> str:
+    """Return one line of JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def duration(ms: int | None) -> str:
+    """Return a stretch of time in words.
+
+    >>> [duration(ms) for ms in (None, 12, 3_400, 200_000, 7_300_000, 300_000_000)]
+    ['unknown', '12 ms', '3.4 s', '3 min', '2 h', '3 d']
+    """
+    if ms is None:
+        return "unknown"
+    for unit_ms, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min")):
+        if ms >= 2 * unit_ms:
+            return f"{ms // unit_ms} {unit}"
+    return f"{ms / 1000:.1f} s" if ms >= 1_000 else f"{ms} ms"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words.
+
+    >>> [size(count) for count in (999, 20_480, 5_000_000)]
+    ['999 B', '20.0 KiB', '4.8 MiB']
+    """
+    for unit_bytes, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit_bytes:
+            return f"{count / unit_bytes:.1f} {unit}"
+    return f"{count} B"
+
+
+def moment(stamp: int) -> str:
+    """Return the time in a stamp as text.
+
+    >>> moment(1_700_000_000_123 << 16)
+    '2023-11-14T22:13:20.123Z'
+    """
+    try:
+        at = datetime.fromtimestamp(stamp_ms(stamp) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # a year that no calendar of ours knows
+        return f"{stamp_ms(stamp)} ms"
+    return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Bar]:
+    """A bar on stderr while the work within goes on; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        yield bar
