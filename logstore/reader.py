@@ -17,16 +17,17 @@ from typing import Protocol
 
 from logstore.catchup import Run, catch_up
 from logstore.clock import StampClock
-from logstore.entry import Open
-from logstore.errors import InvalidArgument, LogStoreError, StaleStore, Trimmed
+from logstore.entry import Address, Closed, Entry, Open, Tick
+from logstore.errors import InvalidArgument, LogStoreError, StaleStore
 from logstore.event import StoredEvent
 from logstore.follower import Follower
-from logstore.frontier import Frontier, OpenSession, Order, Position
+from logstore.frontier import Frontier, OpenSession, Order, Position, SessionPosition
 from logstore.identity import Identity
 from logstore.keys import entry_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.receipt import Receipt
+from logstore.retired import Retired
 from logstore.session import SessionId
 
 __all__ = ["Reader", "resume"]
@@ -49,26 +50,40 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
     last = await objects.fetch_entry(*position.last)
     opened = [await objects.entry(session.chapter, session.number) for session in position.sessions]
     records = [record for chapter in sorted(chapters) if (record := await looks.retired(chapter)) is not None]
-    gone = {record.chapter for record in records}
-    if last is None and position.last[0] in gone:
-        raise Trimmed(
-            f"history at the position is retired chapter={position.last[0]}; start again from the newest snapshot"
-        )
+    gone = {record.chapter: record for record in records}
+    if position.last[0] in gone:
+        last = _retired_last(position.last, position.digest, gone[position.last[0]])
     if last is None or last.digest != position.digest:
         raise StaleStore(
             f"the store is not the one that was read key={entry_key(*position.last)}; start without the position"
         )
     sessions = []
     for session, entry in zip(position.sessions, opened, strict=True):
-        if entry is None or not isinstance(entry.body, Open):
+        if session.chapter in gone:
+            sessions.append(_retired_session(session))
+        elif entry is None or not isinstance(entry.body, Open):
             name = entry_key(session.chapter, session.number)
-            kind = Trimmed if session.chapter in gone else StaleStore
-            raise kind(f"a session of the position is gone key={name}; start without the position")
-        sessions.append(OpenSession(SessionId.of(entry), entry.body, session.tip, session.taken))
+            raise StaleStore(f"a session of the position is gone key={name}; start without the position")
+        else:
+            sessions.append(OpenSession(SessionId.of(entry), entry.body, session.tip, session.taken))
     frontier = Frontier(identity.id, identity.digest, last, sessions)
     for record in records:
         frontier.take_retirement(record)
     return frontier
+
+
+def _retired_last(address: Address, digest: bytes, record: Retired) -> Entry | None:
+    """What stands for a retired chapter's entry: whatever lies under its name now proves nothing, the record does."""
+    is_closed = address[1] == record.closed
+    if address[1] > record.closed or (is_closed and digest != record.digest):
+        return None
+    return Entry(*address, record.stamp, b"", b"", record.scopes, Closed() if is_closed else Tick(), digest)
+
+
+def _retired_session(session: SessionPosition) -> OpenSession:
+    """What stands for a session of a retired chapter until the record is taken in: only how far it was read counts."""
+    nobody = Open("", idle_ms=0, seal_ms=0, flights=1)
+    return OpenSession(SessionId(session.chapter, session.number, nobody.writer), nobody, session.tip, session.taken)
 
 
 class Following(Protocol):
