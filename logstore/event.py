@@ -61,18 +61,22 @@ class EncodedEvent(NamedTuple):
 def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS_MAX) -> None:
     """Raise InvalidArgument for what MessagePack would store but a reader could not use."""
     if levels == 0 and isinstance(value, (Mapping, list, tuple)):
-        raise InvalidArgument(f"nested too deep key={key} in={field} levels={LEVELS_MAX}; flatten it")
+        raise InvalidArgument(f"nested too deep key={_shown(key)} in={field} levels={LEVELS_MAX}; flatten it")
     if type(value) is dict or isinstance(value, Mapping):
         for name, inner in value.items():
             if type(name) is not str:
-                raise InvalidArgument(f"field names are text key={key} in={field} name={name!r:.40}")
+                raise InvalidArgument(f"field names are text key={_shown(key)} in={field} name={name!r:.40}")
             if type(inner) not in _PLAIN:
                 _refuse_unstorable(inner, key, field, levels - 1)
     elif isinstance(value, float):
         if math.isnan(value):
-            raise InvalidArgument(f"NaN cannot be stored key={key} in={field}; leave the field out or store None")
+            raise InvalidArgument(
+                f"NaN cannot be stored key={_shown(key)} in={field}; leave the field out or store None"
+            )
     elif isinstance(value, (msgpack.ExtType, msgpack.Timestamp)):
-        raise InvalidArgument(f"extension types cannot be stored key={key} in={field} type={type(value).__name__}")
+        raise InvalidArgument(
+            f"extension types cannot be stored key={_shown(key)} in={field} type={type(value).__name__}"
+        )
     elif isinstance(value, (list, tuple)):
         for inner in value:
             if type(inner) not in _PLAIN:
@@ -111,13 +115,13 @@ class EventEncoder:
     def encode_data(self, data: Data, key: str, field: str) -> bytes:
         """Return a map as MessagePack; InvalidArgument, naming ``key`` and ``field``, when it cannot be stored."""
         if type(data) is not dict and not isinstance(data, Mapping):
-            raise InvalidArgument(f"needs a mapping or None {field}={data!r:.40} key={key}")
+            raise InvalidArgument(f"needs a mapping or None {field}={data!r:.40} key={_shown(key)}")
         try:
             _refuse_unstorable(data, key, field)
             encoded: bytes = self._packer.pack(data)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             self._packer.reset()
-            raise InvalidArgument(f"cannot be stored key={key} in={field} cause={str(error)[:80]}") from error
+            raise InvalidArgument(f"cannot be stored key={_shown(key)} in={field} cause={str(error)[:80]}") from error
         return encoded
 
     def _check_name(self, name: str, argument: str) -> None:
@@ -230,7 +234,9 @@ class StoredEvent:
         return self._payload
 
     def _where(self) -> str:
-        return f"key={self.key} writer={self.writer} chapter={self.chapter} session={self.session} seq={self.seq}"
+        return (
+            f"key={_shown(self.key)} writer={self.writer} chapter={self.chapter} session={self.session} seq={self.seq}"
+        )
 
     def __repr__(self) -> str:
         return f"<StoredEvent {self.kind} {self.key} {self.type} {self._where()} stamp={self.stamp}>"
@@ -239,3 +245,8 @@ class StoredEvent:
 def payload_bytes(events: Sequence[EncodedEvent]) -> int:
     """What the events weigh against size limits: keys, payloads and metas, in bytes."""
     return sum(len(event.key) + len(event.payload) + len(event.meta or b"") for event in events)
+
+
+def _shown(key: str) -> str:
+    """A key as it may stand in a message of one line."""
+    return key if key.isprintable() else repr(key)

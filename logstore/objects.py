@@ -80,8 +80,10 @@ class Objects:
     async def segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
         """The segment, or None: absent when asked. Cost: one GET unless remembered; large ones decode in a thread."""
         segment = self.remembered_segment(key)
-        if segment is not None:
-            return segment
+        return segment if segment is not None else await self.fetch_segment(key, remember=remember)
+
+    async def fetch_segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
+        """The segment as the store has it now. Cost: one GET."""
         blob = await self._get(_name(key))
         if blob is None:
             return None

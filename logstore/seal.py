@@ -54,9 +54,7 @@ async def may_seal(session: OpenSession, objects: Objects, looks: Looks) -> bool
     the slot was stored: the store has lost it, and a seal would void all that was acknowledged above it.
     """
     tip = session.tip
-    beyond = [session.id.segment_key(tip.slot + ahead) for ahead in range(1, session.opened.flights + 1)]
-    witnesses = [segment for key in beyond if (segment := await objects.segment(key)) is not None]
-    if session.taken or session.named > tip.slot or any(witness.acknowledged > tip.slot for witness in witnesses):
+    if session.taken or session.named > tip.slot or await _is_witnessed(session, objects):
         if await objects.segment(session.id.segment_key(tip.slot)) is not None or await looks.look(session.id.chapter):
             return False
         key = session.id.segment_key(tip.slot)
@@ -68,11 +66,20 @@ async def may_seal(session: OpenSession, objects: Objects, looks: Looks) -> bool
     return True
 
 
+async def _is_witnessed(session: OpenSession, objects: Objects) -> bool:
+    """Whether one of the next slots says that the one at the tip was stored. A final says so of all below it."""
+    slot = session.tip.slot
+    beyond = [session.id.segment_key(slot + ahead) for ahead in range(1, session.opened.flights + 1)]
+    witnesses = [segment for key in beyond if (segment := await objects.segment(key)) is not None]
+    return any(witness.acknowledged > slot for witness in witnesses)
+
+
 async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stamps: StampClock) -> Segment | None:
     """Seal another's session at its tail; return the final, or None: it is not silent, has ended, or is retired.
 
-    The caller has seen it silent for its seal time. Cost: one GET per slot that may be in flight, and one PUT.
-    Raises Missing, and seals nothing, when a tick, a later slot or our own reading says that the gap was stored.
+    The caller has seen it silent for its seal time. Cost: two GETs per slot that may be in flight, and one PUT.
+    Raises Missing when a tick, a later slot or our own reading says that the gap was stored; nothing is sealed then,
+    unless the witness came while we sealed (the owner stored on, the store lost the slot, and we slept in between).
     """
     if await objects.segment(session.id.segment_key(session.tip.slot)) is not None:
         return None
@@ -82,4 +89,7 @@ async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stam
     if found is None or await looks.retired(session.id.chapter):
         return None
     final, ours = found
+    if ours and await _is_witnessed(session, objects):
+        name = segment_key(final.key.writer, final.key.chapter, final.key.session, final.key.slot)
+        raise Missing(f"a stored segment is gone, and what followed it is void now key={name}; run `logstore check`")
     return final if ours else None

@@ -110,6 +110,7 @@ class SegmentEncoder:
         assert len(events) <= COUNT_MAX
         assert not (final and events), "a final is empty"
         assert final or not sealed, "only finals are sealed"
+        assert acknowledged == key.slot or not final, "a final says that all below it is stored"
         count = len(events)
         last_stamp = first_stamp + max(count - 1, 0)
         columns, packed = None, b""
@@ -218,7 +219,14 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
     final, sealed = bool(frame.flags & FINAL), bool(frame.flags & SEALED)
     limits_held = count <= COUNT_MAX and stored_size <= STORED_BYTES_MAX and columns_size <= COLUMNS_BYTES_MAX
     empty_alike = (count == 0) == (stored_size == 0) == (columns_size == 0)
-    if not limits_held or not empty_alike or (final and count) or (sealed and not final) or acknowledged > slot:
+    if (
+        not limits_held
+        or not empty_alike
+        or (final and count)
+        or (sealed and not final)
+        or acknowledged > slot
+        or (final and acknowledged != slot)
+    ):
         raise Corrupt(f"segment header contradicts itself key={name}; restore the object")
     if last_stamp - first_stamp < max(count - 1, 0) or (count == 0 and last_stamp != first_stamp):
         raise Corrupt(f"segment stamps contradict its count key={name}; restore the object")

@@ -32,6 +32,7 @@ from logstore.errors import (
     InvalidArgument,
     LimitExceeded,
     LogStoreError,
+    Missing,
     NotStored,
     Unavailable,
     Unknown,
@@ -105,11 +106,15 @@ class _Outcome(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """A segment whose creation is under way."""
+    """A segment whose creation is under way.
+
+    ``woke``: it was built after a silence so long that others may have taken the session for dead.
+    """
 
     segment: Segment
     data: bytes
     batches: list[Batch]
+    woke: bool
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -371,7 +376,7 @@ class Writer:
         session = self._session
         while self._flights and self._flights[0].task.done() and self._flights[0].task.result() is _Outcome.STORED:
             assert session is not None
-            if not self._looks.fresh(session.id.chapter):
+            if self._flights[0].woke or not self._looks.fresh(session.id.chapter):
                 return
             self._acknowledge(session, self._flights.popleft())
 
@@ -405,11 +410,13 @@ class Writer:
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
+        now_ms = self._clock.elapsed_ms()
+        woke = now_ms - session.active_ms >= self._idle_ms + self._seal_ms_beyond_idle
         session.tip = session.tip.after(segment)
-        session.active_ms = self._clock.elapsed_ms()
+        session.active_ms = now_ms
         session.bytes += len(data)
         self._quiet_close_ms = None
-        flight = _Flight(segment, data, batches)
+        flight = _Flight(segment, data, batches, woke)
         flight.task = asyncio.create_task(self._fly(segment, data))
         flight.task.add_done_callback(lambda _: self._wake.set())
         self._flights.append(flight)
@@ -495,6 +502,8 @@ class Writer:
         try:
             if outcome is _Outcome.GAVE_UP:
                 outcome, won = await self._seal_own_slot(session)
+            elif outcome is _Outcome.STORED and self._flights[0].woke:
+                outcome = await self._look_below(session)
             record = await self._looks.retired(session.id.chapter)
         except LogStoreError as error:
             await self._leave_session(session, partial(self._answer_unknown, cause=error))
@@ -511,11 +520,33 @@ class Writer:
     async def _seal_own_slot(self, session: _Session) -> tuple[_Outcome, bool]:
         """Seal the oldest flight's slot: whether its events are stored, and whether our seal is what stands there."""
         flight = self._flights[0]
+        if any(later.task.done() and later.task.result() is _Outcome.SEALED for later in self._flights):
+            mine = await self._objects.fetch_segment(flight.segment.key, remember=False)
+            if mine is None or mine.digest != flight.segment.digest:
+                raise Missing(f"sealed above a slot that is gone key={_name(flight.segment)}; run `logstore check`")
+            return _Outcome.STORED, False
         found = await create_final(self._objects, self._stamps, session.id, session.stored, sealed=False)
         if found is None:
             raise Unavailable("slot was taken and is empty again")
         segment, ours = found
         return (_Outcome.STORED if segment.digest == flight.segment.digest else _Outcome.SEALED), ours
+
+    async def _look_below(self, session: _Session) -> _Outcome:
+        """Stored after a long silence: had the store lost the slot before, a sealer may have put its final there.
+
+        Ours would lie above it, void, though its creation succeeded. (RFC 0001 §4.) Cost: one GET.
+        """
+        slot = session.stored.slot - 1
+        if slot < 0:
+            return _Outcome.STORED
+        key = session.id.segment_key(slot)
+        found = await self._objects.fetch_segment(key, remember=False)
+        if await self._looks.retired(session.id.chapter) is not None:
+            return _Outcome.STORED  # the record knows better
+        if found is None:
+            name = segment_key(key.writer, key.chapter, key.session, key.slot)
+            raise Missing(f"the slot before is gone key={name}; restore it")
+        return _Outcome.STORED if found.digest == session.stored.digest else _Outcome.SEALED
 
     async def _leave_retired_session(self, session: _Session, record: Retired) -> None:
         """The record says for ever which slots were stored; the others are sent again."""

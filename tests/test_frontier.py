@@ -54,7 +54,7 @@ class World:
             events,
             first_sequence=tip.sequence,
             first_stamp=first_stamp,
-            acknowledged=self.rng.randint(0, tip.slot),
+            acknowledged=tip.slot if final else self.rng.randint(0, tip.slot),
             previous=tip.digest,
             final=final,
         )

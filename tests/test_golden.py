@@ -223,7 +223,7 @@ def segments(draw: st.DrawFn) -> Values:
         "first_sequence": draw(st.integers(0, 2**64 - 1)),
         "first_stamp": first,
         "last_stamp": events[-1]["stamp"] if events else first,
-        "acknowledged": draw(st.integers(0, slot)),
+        "acknowledged": slot if final else draw(st.integers(0, slot)),
         "previous": draw(st.binary(min_size=32, max_size=32)).hex(),
         "events": events,
     }
