@@ -24,7 +24,7 @@ from logstore.segment import Segment
 from logstore.session import SessionId, Tip
 from logstore.token import decode_token, encode_token
 
-__all__ = ["Frontier", "OpenSession", "Order", "Position", "SessionPosition"]
+__all__ = ["Frontier", "OpenSession", "Order", "Position", "SessionPosition", "closed_by"]
 
 Order = tuple[int, int, int, int]
 """A place in the total order: (stamp, chapter, session, sequence)."""
@@ -109,6 +109,12 @@ def _parse_session(values: object) -> SessionPosition:
             return SessionPosition(chapter, number, Tip(slot, sequence, stamp, digest), taken)
         case _:
             raise InvalidArgument(f"not a session of a position session={values!r:.60}")
+
+
+def closed_by(record: Retired) -> Entry:
+    """What stands for the `closed` entry of a retired chapter."""
+    address = (record.chapter, record.closed)
+    return Entry(*address, record.stamp, b"", b"", record.scopes, Closed(), record.digest)
 
 
 class Frontier:
@@ -198,9 +204,7 @@ class Frontier:
         for address in [address for address in self.sessions if address[0] == record.chapter]:
             del self.sessions[address]
         if self.next_address[0] == record.chapter:
-            closed = Closed()
-            address = (record.chapter, record.closed)
-            self.last = Entry(*address, record.stamp, b"", b"", record.scopes, closed, record.digest)
+            self.last = closed_by(record)
 
     def _slots_read(self, chapter: int, number: int, slots: int) -> int:
         """How many of a session's ``slots`` are taken in."""
