@@ -89,6 +89,11 @@ class Follower:
     def __repr__(self) -> str:
         return f"<Follower {self.frontier!r} rounds={self._rounds} failure={self._failure!r}>"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it polls still. Cost: none."""
+        return self._failure is None
+
     async def aclose(self) -> None:
         """Stop polling; whoever waits gets Unavailable."""
         self._task.cancel()
