@@ -30,7 +30,7 @@ from logstore.errors import (
 from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
 from logstore.filestore.base import FileStore
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
-from logstore.frontier import Frontier, OpenSession, Position
+from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import STORE, entry_key, retired_key
 from logstore.looks import Looks, StoreTime
@@ -346,12 +346,12 @@ class Log:
 
     @property
     def follower(self) -> Follower | None:
-        """The one follower of this log, None until somebody follows. Cost: none."""
-        return self._follower
+        """The one follower of this log, None until somebody follows, or when it met what ended it. Cost: none."""
+        return self._follower if self._follower is not None and self._follower.is_alive else None
 
     def follower_from(self, frontier: Frontier) -> Follower:
         """The log's follower; if there is none yet, one that starts where ``frontier`` is. Cost: none."""
-        if self._follower is None:
+        if self.follower is None or self._follower is None:
             may_seal = self._settings.seal and not self._read_only
             self._follower = Follower(
                 frontier.copy(),
@@ -368,13 +368,19 @@ class Log:
     async def _follow_from_tail(self) -> Follower:
         """The follower; if there is none yet, one that starts at what is stored now."""
         async with self._starting_follower:
-            if self._follower is None:
-                frontier = Frontier(self.identity.id, self.identity.digest, None)
+            if self.follower is None or self._follower is None:
+                frontier = Frontier(self.identity.id, self.identity.digest, await self._last_retired())
                 async with aclosing(catch_up(frontier, self._objects, self._looks, self._stamps)) as runs:
                     async for _ in runs:
                         pass
                 return self.follower_from(frontier)
             return self._follower
+
+    async def _last_retired(self) -> Entry | None:
+        """The end of the newest retired chapter, up to which nothing can be unsettled."""
+        first = await self._roster.first_unretired()
+        record = await self._looks.retired(first - 1) if first else None
+        return None if record is None else closed_by(record)
 
     def _notice_entry(self, entry: Entry) -> None:
         self._roster.learn(entry)
