@@ -404,6 +404,9 @@ class _Check:
         opened, segment, reading.slot = reading.session.opened, walked.value, reading.slot + 1
         if reading.final is not None or (opened is not None and not opened.valid):
             reading.void += 1
+            if segment is not None and reading.final is not None and segment.acknowledged > reading.final:
+                key = _segment_name(reading.session.id.segment_key(reading.final))
+                yield _damage(key, f"a final stands where {walked.key} says that a segment was stored", _RESTORE)
             return
         if segment is None:
             yield _damage(

@@ -268,6 +268,15 @@ async def test_a_whole_session_that_a_tick_names_is_damage_when_absent(hand: Han
     assert list(await damage(hand.store)) == [_name(session, 0)]
 
 
+async def test_a_void_slot_that_says_the_final_stands_over_a_stored_one_is_damage(hand: Hand) -> None:
+    """The store lost a slot, a sealer's final took its place, and what the owner stored above it is void: say so."""
+    session = await hand.post(OPEN)
+    tip = Tip.of(hand.tail)
+    await hand.slots(session, [0, 1], leave_out=0)
+    await hand.final(session, tip)
+    assert list(await damage(hand.store)) == [_name(session, 0)]
+
+
 async def test_a_final_over_a_lost_slot_is_damage(hand: Hand) -> None:
     """A tick says that the slot in which the final stands was a segment."""
     session = await hand.post(OPEN)
