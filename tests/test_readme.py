@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
 from pathlib import Path
@@ -31,28 +32,42 @@ def test_there_is_something_to_run() -> None:
     assert {kind for kind, _ in BLOCKS} <= {"python", "text", "sh"}
 
 
-@pytest.mark.parametrize(("code", "output"), EXAMPLES)
-def test_examples_run(code: str, output: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block of Python runs in an empty directory; a block of text after it is what it prints."""
-    monkeypatch.chdir(tmp_path)
+def run(code: str) -> str:
+    """What a block prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    assert output is None or printed.getvalue() == output
+    return printed.getvalue()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_exist(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``make`` has the target (running it is not cheap); the tool's verbs run."""
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's own, empty."""
     monkeypatch.chdir(tmp_path)
-    match shlex.split(command):
-        case ["make", target]:
-            assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        case ["logstore", *arguments]:
-            result = CliRunner().invoke(main, arguments)
-            assert result.exit_code == 0, result.output
-        case _:
-            pytest.fail("only make and logstore can be tested here")
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLES)
+@pytest.mark.usefixtures("directory")
+def test_examples_run(code: str, output: str | None) -> None:
+    """A block of Python runs; a block of text after it is what it prints."""
+    assert run(code) == output or output is None
+
+
+@pytest.mark.usefixtures("directory")
+def test_commands_run() -> None:
+    """``make`` has the targets (running them is not cheap); the tool's verbs run on what the examples leave."""
+    for code, _ in (example.values for example in EXAMPLES):
+        run(str(code))
+    for command in COMMANDS:
+        match shlex.split(os.path.expandvars(command)):
+            case ["make", target]:
+                assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            case ["logstore", *arguments]:
+                result = CliRunner().invoke(main, arguments)
+                assert result.exit_code == 0, (command, result.output)
+            case _:
+                pytest.fail(f"only make and logstore can be tested here: {command}")
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w./-]+(?:/[\w.-]+|\.md|/))`", TEXT))))
