@@ -20,6 +20,7 @@ LAYERS = {
         "segment entry identity retired session frontier filestore",
         "looks buffer",
         "objects",
+        "witness",
         "roster seal unsettled catchup",
         "writer follower",
         "reader retention stagelogs walk",
@@ -32,7 +33,7 @@ LAYERS = {
         "projection index query",
         "view",
         "snapshot",
-        "documents claims",
+        "documents claims demo",
         "cli",
     ),
 }

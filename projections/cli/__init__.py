@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "tail": "print what is stored, then what comes",
     "check": "verify every object, list all damage",
     "seal": "end sessions whose writers are gone (writes)",
+    "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""
 
