@@ -34,6 +34,7 @@ from logstore.objects import Objects
 from logstore.roster import gallop, is_tail
 from logstore.segment import Columns, Segment
 from logstore.session import SessionId
+from logstore.witness import is_witnessed
 
 __all__ = ["Run", "catch_up"]
 
@@ -245,8 +246,8 @@ async def catch_up(
     """Yield what lies between ``frontier`` and ``bound`` (None: all that is stored now), moving ``frontier`` along.
 
     With ``on_damage`` a damaged session is reported there and left; without, its error is raised. Cost: one GET
-    per roster entry and per segment not remembered, and one per session still open. Raises Corrupt, Missing,
-    Trimmed, Unavailable.
+    per roster entry and per segment not remembered; without a bound also one per session still open, and one per flight
+    of these, to know that nothing is missing. Raises Corrupt, Missing, Trimmed, Unavailable.
     """
     while True:
         merge = _Merge(frontier, objects, looks, stamps=stamps, bound=bound, on_damage=on_damage)
@@ -405,7 +406,7 @@ class _Merge:
             segment = await stream.load()
             await self._conclude(stream.session.chapter)
             if segment is None:
-                stream.dry = stream.at_stop or not self._is_named(stream)
+                stream.dry = stream.at_stop or not (self._is_named(stream) or await self._is_overtaken(stream))
                 if not stream.dry:
                     await self._require_present(stream)
                 return not stream.dry
@@ -436,6 +437,11 @@ class _Merge:
         reached = self._bound.last if self._bound else None
         bounded = reached is not None and stream.address <= reached.address
         return stream.slot < named or stream.taken > 0 or bounded
+
+    async def _is_overtaken(self, stream: _Stream) -> bool:
+        """Whether a later slot says that the stream's next one was stored. A bound was checked by who set it."""
+        session = self._frontier.sessions[stream.address]
+        return self._bound is None and await is_witnessed(session, self._objects)
 
     async def _require_present(self, stream: _Stream) -> None:
         """An absent slot that was stored: look once more, then it is Missing."""

@@ -5,7 +5,7 @@ remembers what it fetched; readers catch up to that frontier at their own pace. 
 that could come next, all at once; after a hit the next round starts at once, otherwise the pause grows.
 
 Invariants:
-- No LIST; an idle round costs one GET, and one per open session.
+- No LIST; an idle round costs one GET, and one per open session; once a minute two more, and one per flight of these.
 - ``refresh`` returns after a round that began after the call found every end.
 - What this process stored is taken in without a request.
 - An error that polling cannot heal (Corrupt, Missing, Trimmed) ends the follower and reaches every waiter.
@@ -29,10 +29,11 @@ from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.roster import is_tail
 from logstore.segment import Segment
+from logstore.witness import is_witnessed
 
 __all__ = ["Follower", "FollowSettings"]
 
-TAIL_CHECK_MS: Final = 60_000
+CHECK_MS: Final = 60_000  # between looks beyond the ends
 ENTRIES_WINDOW_MAX: Final = 32
 PAUSE_GROWTH: Final = 1.5
 
@@ -78,7 +79,7 @@ class Follower:
         self._barriers: list[asyncio.Future[None]] = []
         self._settled_wanted = 0
         now_ms = clock.elapsed_ms()
-        self._tail_checked_ms = now_ms
+        self._checked_ms = now_ms
         self._seen_ms: dict[Address, int] = dict.fromkeys(frontier.sessions, now_ms)
         self._seal_delay_ms: dict[Address, int] = {}
         self._windows: dict[Address, int] = {}
@@ -184,13 +185,28 @@ class Follower:
         while is_barrier and (again or not await self._check_tail()):
             again = await self._round()
             moved |= again
-        if self._clock.elapsed_ms() - self._tail_checked_ms >= TAIL_CHECK_MS:
+        if self._clock.elapsed_ms() - self._checked_ms >= CHECK_MS:
+            self._checked_ms = self._clock.elapsed_ms()
             await self._check_tail()
+            await self._check_sessions()
         return moved
 
     async def _check_tail(self) -> bool:
-        self._tail_checked_ms = self._clock.elapsed_ms()
         return await is_tail(self._objects, self._looks, *self.frontier.next_address)
+
+    async def _check_sessions(self) -> None:
+        """Make sure that we wait for slots that are not written yet, not for one that was lost."""
+        for session in list(self.frontier.sessions.values()):
+            slot = session.tip.slot
+            if await is_witnessed(session, self._objects) and session.tip.slot == slot:
+                await self._require_present(session, slot)
+
+    async def _require_present(self, session: OpenSession, slot: int) -> None:
+        """A slot that was stored: raise Missing if it is absent on another look, unless its chapter is retired."""
+        key = session.id.segment_key(slot)
+        if await self._objects.segment(key) is None and await self._looks.look(key.chapter) is None:
+            name = segment_key(key.writer, key.chapter, key.session, key.slot)
+            raise Missing(f"a segment is gone key={name}; restore it, or `logstore copy --accept-loss`")
 
     async def _round(self) -> bool:
         """Ask for everything that could come next, and take in what came. Whether anything did."""
@@ -211,11 +227,7 @@ class Follower:
         for (session, slot, named), arrived in zip(sessions, segments, strict=True):
             moved |= self._take_segments(session, arrived)
             if not arrived and slot < named and session.tip.slot == slot and session.address in frontier.sessions:
-                key = session.id.segment_key(slot)
-                name = segment_key(key.writer, key.chapter, key.session, key.slot)
-                raise Missing(
-                    f"a segment that a tick names is gone key={name}; restore it, or `logstore copy --accept-loss`"
-                )
+                await self._require_present(session, slot)
         moved |= self._take_entries(found)
         if moved:
             self._tell_changed()

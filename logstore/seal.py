@@ -14,6 +14,7 @@ from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
+from logstore.witness import is_witnessed
 
 __all__ = ["create_final", "may_seal", "seal_silent"]
 
@@ -54,7 +55,7 @@ async def may_seal(session: OpenSession, objects: Objects, looks: Looks) -> bool
     the slot was stored: the store has lost it, and a seal would void all that was acknowledged above it.
     """
     tip = session.tip
-    if session.taken or session.named > tip.slot or await _is_witnessed(session, objects):
+    if session.taken or session.named > tip.slot or await is_witnessed(session, objects):
         if await objects.segment(session.id.segment_key(tip.slot)) is not None or await looks.look(session.id.chapter):
             return False
         key = session.id.segment_key(tip.slot)
@@ -64,14 +65,6 @@ async def may_seal(session: OpenSession, objects: Objects, looks: Looks) -> bool
             " restore it, or `logstore copy --accept-loss`"
         )
     return True
-
-
-async def _is_witnessed(session: OpenSession, objects: Objects) -> bool:
-    """Whether one of the next slots says that the one at the tip was stored. A final says so of all below it."""
-    slot = session.tip.slot
-    beyond = [session.id.segment_key(slot + ahead) for ahead in range(1, session.opened.flights + 1)]
-    witnesses = [segment for key in beyond if (segment := await objects.segment(key)) is not None]
-    return any(witness.acknowledged > slot for witness in witnesses)
 
 
 async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stamps: StampClock) -> Segment | None:
@@ -89,7 +82,7 @@ async def seal_silent(session: OpenSession, objects: Objects, looks: Looks, stam
     if found is None or await looks.retired(session.id.chapter):
         return None
     final, ours = found
-    if ours and await _is_witnessed(session, objects):
+    if ours and await is_witnessed(session, objects):
         name = segment_key(final.key.writer, final.key.chapter, final.key.session, final.key.slot)
         raise Missing(f"a stored segment is gone, and what followed it is void now key={name}; run `logstore check`")
     return final if ours else None
