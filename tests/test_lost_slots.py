@@ -1,0 +1,44 @@
+"""The store loses a slot: whoever reads is told, unless nothing that is left says that it was there."""
+
+from __future__ import annotations
+
+import pytest
+
+import logstore
+from logstore import Event
+from logstore.errors import Missing
+from logstore.filestore import MemoryStore
+from logstore.keys import segment_key
+
+SLOTS = 9
+
+
+async def filled(store: MemoryStore) -> None:
+    """One session of ``SLOTS`` segments of an event each, and its final."""
+    async with logstore.open(store) as log, log.writer("w") as writer:
+        for number in range(SLOTS):
+            await writer.append(Event("K", "k", "t", {"n": number}))
+
+
+@pytest.mark.parametrize("slot", range(SLOTS))
+async def test_a_lost_slot_is_missing_not_the_end(slot: int) -> None:
+    """Regression: a reader took a lost slot for the end of its session, and an empty log for the truth."""
+    store = MemoryStore()
+    await filled(store)
+    name = segment_key("w", 0, 1, slot)
+    await store.delete(name)
+    async with logstore.open(store) as log:
+        with pytest.raises(Missing, match=name):
+            [event async for event in log.read()]
+
+
+async def test_readers_that_skip_damage_go_on_beside_a_lost_slot() -> None:
+    """What lies before the gap is read, what lies behind is left, the loss is told, other sessions are whole."""
+    store = MemoryStore()
+    await filled(store)
+    await store.delete(segment_key("w", 0, 1, 4))
+    async with logstore.open(store) as log, log.writer("other") as writer:
+        await writer.append(Event("K", "k", "t", {"n": 99}))
+        reader = log.read(on_damage="skip")
+        assert [event.data["n"] async for event in reader if event.data] == [0, 1, 2, 3, 99]
+        assert [type(damage) for damage in reader.damage] == [Missing]
