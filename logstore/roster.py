@@ -160,15 +160,15 @@ class Roster:
             defeats = 0
             while defeats < BEATEN_MAX:
                 tail = await self.find_tail()
-                if tail is None or isinstance(tail.body, Closed):
-                    await self._try_create(tail, Begin())
-                    continue
-                body = decide(tail)
+                begins = tail is None or isinstance(tail.body, Closed)
+                body = Begin() if tail is None or begins else decide(tail)
                 if body is None:
                     return None
                 posted = await self._try_create(tail, body)
-                if posted is not None:
+                if posted is not None and not begins:
                     return posted
+                if posted is not None:
+                    continue
                 defeats += 1
                 await asyncio.sleep(self._rng.uniform(0, min(PAUSE_MS_MAX, 2**defeats)) / 1000)
             raise Unavailable(f"beaten to the roster's tail again and again times={BEATEN_MAX}; try again later")
