@@ -165,12 +165,11 @@ class Roster:
                 if body is None:
                     return None
                 posted = await self._try_create(tail, body)
-                if posted is not None and not begins:
+                if posted is None:
+                    defeats += 1
+                    await asyncio.sleep(self._rng.uniform(0, min(PAUSE_MS_MAX, 2**defeats)) / 1000)
+                elif not begins:
                     return posted
-                if posted is not None:
-                    continue
-                defeats += 1
-                await asyncio.sleep(self._rng.uniform(0, min(PAUSE_MS_MAX, 2**defeats)) / 1000)
             raise Unavailable(f"beaten to the roster's tail again and again times={BEATEN_MAX}; try again later")
 
     async def _try_create(self, tail: Entry | None, body: Body) -> Entry | None:
