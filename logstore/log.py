@@ -351,9 +351,10 @@ class Log:
 
     def follower_from(self, frontier: Frontier) -> Follower:
         """The log's follower; if there is none yet, one that starts where ``frontier`` is. Cost: none."""
-        if self.follower is None or self._follower is None:
+        follower = self.follower
+        if follower is None:
             may_seal = self._settings.seal and not self._read_only
-            self._follower = Follower(
+            follower = self._follower = Follower(
                 frontier.copy(),
                 objects=self._objects,
                 looks=self._looks,
@@ -363,18 +364,18 @@ class Log:
                 on_entry=self._notice_entry,
                 seal=self._seal_session if may_seal else None,
             )
-        return self._follower
+        return follower
 
     async def _follow_from_tail(self) -> Follower:
         """The follower; if there is none yet, one that starts at what is stored now."""
         async with self._starting_follower:
-            if self.follower is None or self._follower is None:
+            if (follower := self.follower) is None:
                 frontier = Frontier(self.identity.id, self.identity.digest, await self._last_retired())
                 async with aclosing(catch_up(frontier, self._objects, self._looks, self._stamps)) as runs:
                     async for _ in runs:
                         pass
                 return self.follower_from(frontier)
-            return self._follower
+            return follower
 
     async def _last_retired(self) -> Entry | None:
         """The end of the newest retired chapter, up to which nothing can be unsettled."""
