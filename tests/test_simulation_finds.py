@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from logstore import Event, LogSettings, WriterSettings
+import pytest
+
+from logstore import LogSettings, Missing, WriterSettings
 from logstore import open as open_log
 from logstore.clock import StampClock
 from logstore.entry import Tick
@@ -19,6 +21,7 @@ from logstore.looks import Looks, StoreTime
 from logstore.objects import Objects
 from logstore.roster import Roster
 from logstore.testing import ManualClock
+from tests.scene import Scene, directed, event, quick, read, take
 
 
 class SteeredStore(MemoryStore):
@@ -40,10 +43,6 @@ class SteeredStore(MemoryStore):
         self.asked[key] = asyncio.Event()
         self.before_get[key] = asyncio.get_running_loop().create_future()
         return self.asked[key], self.before_get[key]
-
-
-def event(key: str) -> Event:
-    return Event("Thing", key, "happened", {})
 
 
 async def test_opening_a_store_that_another_process_makes_meanwhile_is_not_missing() -> None:
@@ -99,3 +98,40 @@ async def test_small_appends_do_not_overtake_a_large_one_that_waits_for_room() -
             await asyncio.gather(*(writer.append_many([event(str(i))] * size) for i, size in enumerate(sizes)))
         keys = [stored.key async for stored in log.read()]
     assert keys == [str(i) for i, size in enumerate(sizes) for _ in range(size)]
+
+
+@directed
+async def test_a_lost_slot_with_later_ones_behind_it_is_missing_for_who_reads(scene: Scene) -> None:
+    """Reading stops at an absent slot only if it may be unwritten: later ones say that it was lost."""
+    web = scene.machine("web")
+    settings = quick(writer=WriterSettings(flights=2, idle_ms=1_000, idle_ms_max=2_000))
+    async with web.open(settings) as log, log.writer("web") as writer:
+        for key in "abcde":
+            await writer.append(event(key))
+    scene.store.lose(scene.slot("web", 1, 1))
+    async with scene.machine("reader").open(settings) as log:
+        with pytest.raises(Missing, match="0000000001/0000000001"):
+            await read(log)
+        assert await read(log, on_damage="skip") == ["a"]
+    scene.store.lose(scene.slot("web", 1, 2))
+    scene.store.lose(scene.slot("web", 1, 3))
+    async with scene.machine("another reader").open(settings) as log:
+        assert await read(log) == ["a"], "what a session wrote last may vanish unnoticed"
+
+
+@directed
+async def test_a_follower_does_not_wait_for_ever_for_a_slot_that_was_lost(scene: Scene) -> None:
+    """A follower that polls an absent slot makes sure now and then that its session has not gone on behind it."""
+    web, reader = scene.machine("web"), scene.machine("reader")
+    settings = quick(writer=WriterSettings(flights=1, idle_ms=600_000))
+    async with web.open(settings) as log, reader.open(settings) as following, log.writer("web") as writer:
+        await writer.append(event("a"))
+        follower = following.follow()
+        assert await take(follower, 1) == ["a"]
+        reader.process.pause()
+        for key in "bcd":
+            await writer.append(event(key))
+        scene.store.lose(scene.slot("web", 1, 1))
+        reader.process.resume()
+        with pytest.raises(Missing, match="0000000001/0000000001"):
+            await take(follower, 1)

@@ -99,7 +99,7 @@ class SimulatedStore:
     'created'
     >>> loop.close()
 
-    For processes: face. For scenarios: damage with lose and flip, look with contents. For checkers: requests, digest.
+    For processes: face. For scenarios: contents, keys, lose, flip, restore. For checkers: requests, digest.
     """
 
     def __init__(
@@ -152,8 +152,12 @@ class SimulatedStore:
         """Damage: one bit of the object is another."""
         data = bytearray(self._look(key))
         data[bit // 8 % len(data)] ^= 1 << bit % 8
-        _at_once(self._bucket.delete(key))
-        _at_once(self._bucket.create(key, bytes(data)))
+        self.restore(key, bytes(data))
+
+    def restore(self, key: str, data: bytes) -> None:
+        """Undo damage."""
+        self.lose(key)
+        _at_once(self._bucket.create(key, data))
 
     def digest(self) -> str:
         """Return one hash over everything that was ever asked and answered: the identity of a run."""

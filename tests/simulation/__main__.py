@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -32,24 +33,17 @@ def main() -> int:
     began_s = time.perf_counter()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     failed: list[int] = []
-    events = requests = 0
-    virtual_s = 0.0
+    counts: Counter[str] = Counter()
     for outcome in _run_all(seeds, arguments.bug, arguments.jobs):
-        events, requests, virtual_s = (
-            events + outcome.events,
-            requests + outcome.requests,
-            virtual_s + outcome.virtual_s,
-        )
+        counts += outcome.counts
         if outcome.problems:
             failed.append(outcome.seed)
             _show(outcome)
             if arguments.bug:
                 break
     took_s = time.perf_counter() - began_s
-    print(
-        f"seeds={len(seeds)} failed={len(failed)} appends={events:,} requests={requests:,}"
-        f" virtual_hours={virtual_s / 3600:.1f} took_s={took_s:.1f}"
-    )
+    print(" ".join(f"{name.replace(' ', '_')}={count:,}" for name, count in counts.items()))
+    print(f"seeds={len(seeds)} failed={len(failed)} took_s={took_s:.1f}")
     if failed:
         print(
             f"replay one: python -m tests.simulation --first {failed[0]} --trace"

@@ -120,12 +120,13 @@ class Actor:
                     group.create_task(job.work(self, log))
         except* Forgivable as errors:
             history.note(me, f"fails: {errors.exceptions[0]}")
-            self.stage.loop.call_later(self.rng.uniform(0, 3), self._start_over, context=self.stage.loop.nowhere)
+            self.stage.loop.call_later(self.rng.uniform(0, 1), self.revive, context=self.stage.loop.nowhere)
         except* LogStoreError as errors:
             history.problem(f"{me} was told {errors.exceptions[0]!r}")
         history.note(me, "ends")
 
-    def _start_over(self) -> None:
+    def revive(self) -> None:
+        """Start again, unless somebody did or nobody wants it."""
         if not self.running and not self.stopping.is_set():
             self.start()
 
@@ -152,13 +153,14 @@ class Writing:
             async with log.writer(self._writer_name) as writer:
                 name = f"{actor.name}.{actor.starts}/{len(stage.history.appends)}"
                 for _ in range(rng.randrange(5, 30)):
-                    burst = rng.choice([1, 1, 1, 2, 6])
-                    await asyncio.gather(*(self._append(actor, log, writer, name) for _ in range(burst)))
+                    after_s = sorted(rng.uniform(0, 0.1) for _ in range(rng.choice([1, 1, 2, 6])))
+                    await asyncio.gather(*(self._append(actor, log, writer, name, after) for after in after_s))
                     await actor.sleep(self._pause_s * rng.choice([0.1, 0.1, 1, 1, 10]))
                     if actor.stopping.is_set():
                         break
 
-    async def _append(self, actor: Actor, log: Log, writer: Writer, writer_name: str) -> None:
+    async def _append(self, actor: Actor, log: Log, writer: Writer, writer_name: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         rng, history = actor.rng, actor.stage.history
         assert actor.process is not None
         me = actor.process.name
@@ -185,14 +187,14 @@ class Writing:
             history.end(append, Outcome.REFUSED, str(error))
         except TimeoutError:
             history.note(me, f"loses patience with {ids[0]}")
-        if append.receipt is not None and rng.random() < 0.05 and not actor.stopping.is_set():
+        if append.receipt is not None and rng.random() < 0.15 and not actor.stopping.is_set():
             await self._wait_until_settled(actor, log, append)
 
     async def _wait_until_settled(self, actor: Actor, log: Log, append: Append) -> None:
         assert append.receipt is not None
         history, me = actor.stage.history, append.process
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(10):
                 await log.settled(append.receipt)
         except (TimeoutError, *Forgivable):
             return

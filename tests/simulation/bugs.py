@@ -1,19 +1,133 @@
-"""Bugs to plant, by name: each breaks production code in one place, as somebody might who did not know why it is so.
+"""Bugs to plant, by name: each is one line of production code as somebody might write it who did not know why it is so.
 
-Production code has no switches for this; a bug is a replacement of one of its functions, for as
-long as ``planted`` is entered. Each must be found by some checker within a thousand seeds.
+Production code has no switches for this. A bug names a function, a text in its source that must occur
+exactly once, and what to put there instead; while ``planted`` is entered the function is the mutant. Each must be
+found within a thousand seeds, by the checker of a promise that it breaks.
 """
 
 from __future__ import annotations
+import __future__
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import asyncio
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+from unittest.mock import patch
 
-__all__ = ["BUGS", "KNOWN_SEEDS", "planted"]
+from logstore import seal, unsettled
+from logstore.buffer import Buffer
+from logstore.catchup import _Merge
+from logstore.errors import LogStoreError
+from logstore.frontier import Frontier
+from logstore.log import Log
+from logstore.objects import Objects
+from logstore.reader import Reader
+from logstore.receipt import Receipt
+from logstore.writer import Writer, _Outcome
 
-Plant = Callable[[ExitStack], None]
-BUGS: dict[str, Plant] = {}
-KNOWN_SEEDS: dict[str, int] = {}
+__all__ = ["BUGS", "Bug", "planted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``."""
+
+    breaks: tuple[str, ...]
+    seed: int
+    owner: Any
+    function: str
+    old: str
+    new: str
+
+    def caught_by(self, problems: list[str]) -> list[str]:
+        """Those of the problems that tell of this bug."""
+        return [problem for problem in problems if problem.split(" ", 1)[0].rstrip(":") in self.breaks]
+
+
+BUGS: dict[str, Bug] = {
+    "acknowledge before store": Bug(
+        ("P1", "P6"),
+        0,
+        Writer,
+        "_fly",
+        "await self._objects.create(_name(segment), data)",
+        "in_background(self._objects.create(_name(segment), data))",
+    ),
+    "acknowledge out of order": Bug(
+        ("P1", "P6"),
+        0,
+        Writer,
+        "_acknowledge_stored",
+        "session = self._session",
+        "session = self._session; answer_early(self._flights)",
+    ),
+    "404 means not stored": Bug(
+        ("P6",),
+        0,
+        Writer,
+        "_seal_own_slot",
+        "flight = self._flights[0]",
+        "flight = self._flights[0]\n"
+        "    if await self._objects.segment(flight.segment.key) is None:\n"
+        "        return _Outcome.SEALED, True",
+    ),
+    "404 means not stored, in resolve": Bug(
+        ("P6", "P1"),
+        0,
+        unsettled,
+        "_is_stored",
+        "if segment is None:",
+        "if segment is None:\n            return False",
+    ),
+    "taken means stored": Bug(
+        ("P1", "P6"), 0, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED"
+    ),
+    "taken means sealed": Bug(
+        ("P6",), 0, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.SEALED"
+    ),
+    "send again without a seal": Bug(
+        ("P6",), 0, Writer, "_settle", "if outcome is _Outcome.GAVE_UP:", "if outcome is None:"
+    ),
+    "send again at the end": Bug(("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)"),
+    "stamps read are not merged": Bug(("P7",), 0, Objects, "segment", "self._stamps.merge(segment.last_stamp)", "pass"),
+    "settled though a session may go on": Bug(
+        ("P7",), 0, _Merge, "runs", "stream.next_stamp() <= dry_stamp", "stream.next_stamp() > 0"
+    ),
+    "settled above the last entry": Bug(("P7",), 0, _Merge, "runs", "settled = entry is not None and", "settled ="),
+    "settled is said too soon": Bug(
+        ("P7",),
+        0,
+        Log,
+        "settled",
+        "frontier.watermark() >= receipt.last_stamp",
+        "frontier.last.stamp >= receipt.last_stamp",
+    ),
+    "a seal that lost is believed": Bug(
+        ("P1", "P3", "P6", "P7"),
+        0,
+        seal,
+        "create_final",
+        "return None if found is None else (found, found.digest == final.digest)",
+        "pass",
+    ),
+    "a position forgets the middle of a segment": Bug(
+        ("P3", "P6"), 0, Frontier, "position", "session.tip, session.taken)", "session.tip, 0)"
+    ),
+    "a position runs ahead": Bug(
+        ("P3",), 0, Reader, "position", "self._run.segment, self._taken)", "self._run.segment, self._run.stop)"
+    ),
+    "a tick names what was not read": Bug(
+        ("Missing",), 0, Log, "_slots_read", "(address, session.tip.slot)", "(address, session.tip.slot + 1)"
+    ),
+    "own segments are fetched": Bug(
+        ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
+    ),
+}
 
 
 @contextmanager
@@ -21,13 +135,56 @@ def planted(name: str | None) -> Iterator[None]:
     """Plant the bug of that name (None: none) while entered."""
     with ExitStack() as stack:
         if name is not None:
-            BUGS[name](stack)
+            bug = BUGS[name]
+            original = inspect.getattr_static(bug.owner, bug.function)
+            mutant = _mutant(original, bug)
+            for owner in _owners(bug.owner, bug.function, original):
+                stack.enter_context(patch.object(owner, bug.function, mutant))
         yield
 
 
-def _bug(name: str) -> Callable[[Plant], Plant]:
-    def register(plant: Plant) -> Plant:
-        BUGS[name] = plant
-        return plant
+def _mutant(original: FunctionType | property, bug: Bug) -> Any:
+    """The function with the text replaced, compiled where the original was."""
+    if isinstance(original, property):
+        assert isinstance(original.fget, FunctionType)
+        return property(_mutant(original.fget, bug))
+    source = textwrap.dedent(inspect.getsource(original)).removeprefix("@property\n")
+    assert source.count(bug.old) == 1, f"production code has changed: plant the bug anew in {original.__qualname__}"
+    code = compile(
+        source.replace(bug.old, bug.new), inspect.getfile(original), "exec", __future__.annotations.compiler_flag
+    )
+    namespace = {**original.__globals__, "in_background": _in_background, "answer_early": _answer_early}
+    exec(code, namespace)
+    return namespace[original.__name__]
 
-    return register
+
+def _owners(owner: Any, name: str, original: object) -> list[Any]:
+    """Everybody who holds the function under its name: its class, or each module that imported it."""
+    if isinstance(owner, type):
+        return [owner]
+    modules = [module for key, module in sys.modules.items() if key.startswith("logstore")]
+    return [module for module in modules if getattr(module, name, None) is original]
+
+
+# What some of the mutants call -----------------------------------------------------------------
+
+
+def _in_background(coroutine: Any) -> None:
+    async def forget() -> None:
+        with suppress(LogStoreError):
+            await coroutine
+
+    _background.append(asyncio.ensure_future(forget()))
+
+
+_background: list[asyncio.Future[None]] = []
+
+
+def _answer_early(flights: Any) -> None:
+    for flight in flights:
+        if flight.task.done() and flight.task.result() is _Outcome.STORED:
+            key, seq, stamp = flight.segment.key, flight.segment.first_sequence, flight.segment.first_stamp
+            for batch in flight.batches:
+                n = len(batch.events)
+                batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, n, stamp, stamp + n - 1))
+                seq, stamp = seq + n, stamp + n

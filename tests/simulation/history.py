@@ -15,7 +15,7 @@ from typing import NamedTuple
 from logstore.event import StoredEvent
 from logstore.receipt import Receipt
 
-__all__ = ["Append", "History", "Outcome", "Seen", "Stream"]
+__all__ = ["Append", "History", "Order", "Outcome", "Seen", "Stream"]
 
 Order = tuple[int, int, int, int]
 

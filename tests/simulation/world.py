@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final
 
 import logstore
-from logstore import FollowSettings, LogSettings, RetrySettings, WriterSettings
+from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
+from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage, Writing, read_all, resolve
 from tests.simulation.checkers import Evidence, check
-from tests.simulation.history import History
+from tests.simulation.damage import judge, pick, read_through
+from tests.simulation.history import History, Order
 from tests.simulation.truth import Truth
 
 __all__ = ["Outcome", "World", "run"]
@@ -27,7 +30,9 @@ __all__ = ["Outcome", "World", "run"]
 REST_S_MAX: Final = 600.0  # so long may it take in calm weather until all is settled and read
 STEPS_MAX: Final = 3_000_000
 REMEMBERS_ALL_BYTES: Final = 64 << 20
-SEAL_S: Final = 12.0  # about how long a silent session lives; long pauses are longer
+DAMAGES: Final = 3
+LATE_MS: Final = 10_000.0  # what is under way lands within this time, if ever
+SEAL_S: Final = 6.0  # about how long a silent session lives; long pauses are longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,7 @@ class Outcome:
     problems: list[str]
     digest: str
     lines: list[str]
-    events: int
-    requests: int
-    virtual_s: float
+    counts: Counter[str]
 
 
 def run(seed: int) -> Outcome:
@@ -55,9 +58,7 @@ def run(seed: int) -> Outcome:
         problems=[*problems, *(f"a complaint of asyncio: {line}" for line in world.loop.complaints)],
         digest=hashlib.sha256(f"{world.store.digest()} {world.history.digest()}".encode()).hexdigest(),
         lines=world.trace(),
-        events=len(world.history.appends),
-        requests=len(world.store.requests),
-        virtual_s=world.loop.time(),
+        counts=world.count(),
     )
 
 
@@ -93,7 +94,7 @@ class World:
         return random.Random(f"{self._seed} {name}")
 
     def _populate(self, rng: random.Random) -> list[Actor]:
-        closing_s = rng.choice([5.0, 20.0, 1e6])
+        closing_s = rng.choice([2.0, 8.0, 1e6])
         jobs: dict[str, list[Job]] = {
             "reader": [Reading(Consumer("reader", settled=False), reads=True)],
             "settled": [Reading(Consumer("settled", settled=True))],
@@ -102,9 +103,9 @@ class World:
                 Closer(pause_s=closing_s),
             ],
         }
-        for i in range(rng.randint(1, 4)):
+        for i in range(rng.randint(1, 3)):
             name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
-            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.3, 1.0, 5.0]))]
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.3, 1.0]))]
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
@@ -119,7 +120,7 @@ class World:
         """Let everything happen; return what contradicts the promises."""
         try:
             self.loop.run_until_complete(self._live())
-        except AssertionError as error:  # Stuck, or an invariant of the store or of production code
+        except (AssertionError, LogStoreError) as error:  # Stuck, or an invariant of the store or of production code
             self.history.problem(f"{type(error).__name__}: {error}")
             return self.history.problems
         truth = Truth.of(self.store.contents())
@@ -131,34 +132,34 @@ class World:
             actor.start()
         async with asyncio.TaskGroup() as group:
             for actor in self.actors:
-                group.create_task(self._befall(actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(20, 60)))
+                group.create_task(self._befall(actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(8, 25)))
         await self._calm()
 
     async def _befall(self, actor: Actor, rng: random.Random, until_s: float) -> None:
         """What fate has in store for one actor."""
-        bad_luck_s = rng.choice([3.0, 10.0, 30.0, 1e9])
+        bad_luck_s = rng.choice([1.5, 4.0, 10.0, 1e9])
         while (pause_s := rng.expovariate(1 / bad_luck_s)) + self.loop.time() < until_s:
             await asyncio.sleep(pause_s)
             self._require_healthy(actor)
             if not actor.running:
-                actor.start()
+                actor.revive()
                 continue
-            match rng.choice(["pause", "pause", "long pause", "crash", "crash", "storm", "clock", "close"]):
+            match rng.choice(["pause", "long pause", "crash", "crash", "storm", "storm", "clock", "close"]):
                 case "pause":
-                    await self._pause(actor, rng.uniform(0, 3))
+                    await self._pause(actor, rng.uniform(0, SEAL_S / 3))
                 case "long pause":
-                    await self._pause(actor, rng.uniform(1, 3) * SEAL_S)
+                    await self._pause(actor, rng.uniform(1, 2.5) * SEAL_S)
                 case "crash":
                     actor.crash()
                     await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2 * SEAL_S)]))
-                    actor.start()
+                    actor.revive()
                 case "storm":
                     await self._storm(actor, draw_storm(rng), rng.uniform(0, 2 * SEAL_S))
                 case "clock":
                     await self._wrong_clock(actor, round(rng.gauss(0, 3_000)), rng.uniform(0, SEAL_S))
                 case "close":
                     await self._stop(actor)
-                    actor.start()
+                    actor.revive()
         await asyncio.sleep(max(0.0, until_s - self.loop.time()))
 
     async def _pause(self, actor: Actor, for_s: float) -> None:
@@ -216,7 +217,7 @@ class World:
                     actor.crash()
                 else:
                     await self._stop(actor)
-        await asyncio.sleep(self.stage.weather.late_ms / 1000)
+        await asyncio.sleep(LATE_MS / 1000)
         began_s = self.loop.time()
         while (rest := self._unrest()) and self.loop.time() - began_s < REST_S_MAX:  # noqa: ASYNC110  nothing tells when
             await asyncio.sleep(1)  # virtual: asking the truth anew each second costs nothing but steps
@@ -226,6 +227,7 @@ class World:
             if actor.running:
                 await self._stop(actor)
         await self._look_back()
+        await self._damage()
 
     def _unrest(self) -> str:
         """What still has to come to rest, empty when nothing has."""
@@ -262,11 +264,50 @@ class World:
 
         await process.start(look_back())
 
+    async def _damage(self) -> None:
+        """P12: one object is lost or flipped, somebody new reads, the object is restored; several times."""
+        rng, contents = self._dice("damage"), self.store.contents()
+        truth = Truth.of(contents)
+        for number in range(DAMAGES if truth.events else 0):
+            key, lost, skip = pick(rng, list(contents)), rng.random() < 0.5, rng.random() < 0.3
+            process = self.loop.process(f"victim{number}")
+            if lost:
+                self.store.lose(key)
+            else:
+                self.store.flip(key, rng.randrange(8 * len(contents[key])))
+            self.history.note("world", f"{'loses' if lost else 'flips a bit of'} {key}")
+            events, error = await process.start(self._read_damaged(process, skip=skip))
+            self.history.note(process.name, f"reads {len(events)} events {error}")
+            self.history.problems += judge(key, lost, truth, events, error, skip=skip)
+            self.store.restore(key, contents[key])
+
+    async def _read_damaged(self, process: Process, *, skip: bool) -> tuple[list[tuple[Order, str]], str]:
+        try:
+            async with logstore.open(
+                self.store.face(process),
+                clock=process.clock,
+                rng=self._dice(process.name),
+                settings=self.stage.log_settings,
+            ) as log:
+                return await read_through(log, skip=skip)
+        except (Corrupt, Missing) as error:
+            return [], str(error)
+
     def trace(self) -> list[str]:
         """Everything that was observed and asked, in order of time."""
         lines = [(float(line.split(" ", 1)[0]), i, line) for i, line in enumerate(self.history.lines)]
         lines += [(request.sent_s, -1, f"    {request}") for request in self.store.requests]
         return [line for *_, line in sorted(lines, key=lambda each: each[0])]
+
+    def count(self) -> Counter[str]:
+        """How much happened: a world in which nothing goes wrong proves little."""
+        counts = Counter(requests=len(self.store.requests), virtual_s=round(self.loop.time()))
+        counts.update(f"appends {append.outcome.value}" for append in self.history.appends)
+        counts.update(starts=sum(actor.starts for actor in self.actors), streams=len(self.history.streams))
+        sessions = Truth.of(self.store.contents()).sessions
+        counts.update(sessions=len(sessions), sealed=sum(session.sealed for session in sessions.values()))
+        counts.update(chapters=1 + max((chapter for chapter, *_ in sessions), default=0))
+        return counts
 
     def close(self) -> None:
         """Forget everything that still runs."""
@@ -274,20 +315,20 @@ class World:
 
 
 def draw_settings(rng: random.Random) -> LogSettings:
-    """Settings like those of production, only everything is some twenty times sooner."""
+    """Settings like those of production, only everything happens some thirty times sooner."""
     return LogSettings(
         writer=WriterSettings(
             linger_ms=rng.choice([0, 5, 50]),
             flights=rng.choice([1, 3, 8]),
             buffer_events_max=rng.choice([10, 100_000]),
-            idle_ms=1_500,
-            idle_ms_max=6_000,
-            session_age_ms_max=rng.choice([5_000, 60_000]),
-            tick_ms=rng.choice([2_000, 10_000]),
+            idle_ms=800,
+            idle_ms_max=3_000,
+            session_age_ms_max=rng.choice([3_000, 60_000]),
+            tick_ms=rng.choice([1_000, 5_000]),
         ),
         follow=FollowSettings(poll_ms_min=rng.choice([20, 200]), poll_ms_max=1_000),
         retry=RetrySettings(
-            attempts_max=6, attempt_timeout_ms=700, deadline_ms=2_000, pause_first_ms=20, pause_max_ms=300
+            attempts_max=5, attempt_timeout_ms=300, deadline_ms=1_000, pause_first_ms=20, pause_max_ms=200
         ),
         memory_bytes_max=rng.choice([20_000, REMEMBERS_ALL_BYTES, REMEMBERS_ALL_BYTES]),
     )
@@ -295,25 +336,25 @@ def draw_settings(rng: random.Random) -> LogSettings:
 
 def draw_weather(rng: random.Random) -> Weather:
     """The usual weather of a world, from none at all to trying."""
-    bad = rng.choice([0.0, 0.01, 0.05])
+    bad = rng.choice([0.0, 0.01, 0.05, 0.1])
     return Weather(
-        latency_ms=rng.choice([1.0, 5.0, 30.0]),
+        latency_ms=rng.choice([1.0, 10.0, 30.0]),
         slow=bad,
-        slow_ms=3_000,
+        slow_ms=1_500,
         throttled=bad,
         conflict=bad,
         unsent=bad / 2,
         lost=bad,
         late=bad / 2,
         silent=bad / 2,
-        late_ms=30_000,
+        late_ms=LATE_MS,
     )
 
 
 def draw_storm(rng: random.Random) -> Weather:
     """A time in which hardly anything works, each in its own way."""
     fault = rng.choice(["throttled", "unsent", "lost", "late", "silent", "slow"])
-    return replace(Weather(slow_ms=10_000, late_ms=30_000), **{fault: rng.choice([0.3, 0.8, 1.0])})
+    return replace(Weather(slow_ms=3_000, late_ms=LATE_MS), **{fault: rng.choice([0.3, 0.8, 1.0])})
 
 
 def _innermost(error: BaseException) -> BaseException:
