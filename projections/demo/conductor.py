@@ -98,6 +98,12 @@ class _Process:
         assert self._process.stdin is not None
         self._process.stdin.write(b"go\n")
 
+    def require_alive(self) -> None:
+        """Raise DemoFailed when it has ended."""
+        assert self._process is not None
+        if self._process.returncode is not None:
+            raise DemoFailed(f"a process of the demo ended process={self.name!r} status={self._process.returncode}")
+
     async def kill(self) -> None:
         """SIGKILL it."""
         assert self._process is not None
@@ -199,6 +205,7 @@ async def _write(
     ledger = Ledger(directory, VICTIM, 0)
     while ledger.count() < kill_after:  # noqa: ASYNC110 - another process writes the ledger
         await asyncio.sleep(0.002)
+        started[VICTIM].require_alive()
     await started[VICTIM].kill()
     killed_after = ledger.count()
     again = await stack.enter_async_context(life_of(VICTIM, 1))
