@@ -103,6 +103,7 @@ class _Stream:
         self.dry = False  # nothing more to read, though the session has not ended
         self._slot = slot
         self._stop = stop
+        self._bounded = stop is not None
         self._objects = objects
         self._now_stamp = now_stamp
         self._budget = budget
@@ -121,8 +122,13 @@ class _Stream:
 
     @property
     def at_stop(self) -> bool:
-        """Whether the bound, not the store, says that there is nothing more to read."""
+        """Whether this is as far as it is to be read: to its bound, or to where it was measured to end."""
         return self._stop is not None and self._slot >= self._stop
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether the bound says so, which was read by somebody else, without a gap."""
+        return self.at_stop and self._bounded
 
     def next_stamp(self) -> int:
         """The stamp of the next event (of the segment, where it is empty)."""
@@ -406,9 +412,10 @@ class _Merge:
             segment = await stream.load()
             await self._conclude(stream.session.chapter)
             if segment is None:
-                stream.dry = stream.at_stop or not (self._is_named(stream) or await self._is_overtaken(stream))
-                if not stream.dry:
+                was_stored = not stream.at_bound and (self._is_named(stream) or await self._is_overtaken(stream))
+                if was_stored:
                     await self._require_present(stream)
+                stream.dry = stream.at_stop or not was_stored
                 return not stream.dry
             self._frontier.sessions[stream.address].tip.after(segment)
             if stream.taken > segment.count:
