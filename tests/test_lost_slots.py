@@ -24,7 +24,7 @@ async def filled(store: MemoryStore, clock: ManualClock) -> None:
 @pytest.mark.parametrize("passed_ms", [0, 1_000], ids=["written this moment", "written before"])
 @pytest.mark.parametrize("slot", range(SLOTS))
 async def test_a_lost_slot_is_missing_not_the_end(slot: int, passed_ms: int) -> None:
-    """Regression: a reader took a lost slot for the end of its session, also where it measured one just being written."""
+    """Regression: a reader took a lost slot for its session's end, also where it measured one being written."""
     clock = ManualClock()
     store = MemoryStore(clock=clock)
     await filled(store, clock)
