@@ -82,7 +82,8 @@ class Field:
 
     def encode(self, document: Document) -> bytes:
         """Return bytes that sort as the document's value does in this direction."""
-        encoded = _encode(field_value(document, self.path))
+        path = self.path
+        encoded = _encode(document.get(path[0]) if len(path) == 1 else field_value(document, path))
         return descending(encoded) if self.descending else encoded
 
     def __str__(self) -> str:
@@ -336,11 +337,14 @@ class SortedIndex:
         self._rows += 1
 
     def _remove(self, group: bytes, entry: bytes) -> None:
-        run = self._groups.get(group, ())
-        at = _bisect_left(run, entry) if run else 0
-        if at == len(run) or run[at] != entry:
-            raise ValueError(f"no such row in {self!r} entry={entry!r:.80}")
-        del run[at]
+        run = self._groups.get(group, [])
+        if type(run) is not list:
+            run.remove(entry)
+        else:
+            at = bisect_left(run, entry)
+            if at == len(run) or run[at] != entry:
+                raise ValueError(f"{entry!r:.80} not in {self!r}")
+            del run[at]
         if not run:
             del self._groups[group]
         self._rows -= 1
@@ -387,7 +391,7 @@ class SortedIndex:
             for low, high in selection.spans
             for group in self._groups.irange(prefix + low, prefix + high, inclusive=(True, False))
         )
-        if not any(selection.others):
+        if all(spans is None for spans in selection.others):
             return within
         first = len(self._group_fields) - len(selection.others)
         return (group for group in within if _all_within(split(group)[first:], selection.others))
