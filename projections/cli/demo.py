@@ -5,20 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run
+from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.conductor import WRITERS, Outcome, conduct
 from projections.demo.history import History, load_history
 from projections.demo.workload import shares
 
 __all__ = ["command"]
-
-WIDTH: Final = 120  # of tables in a pipe or a log
 
 
 @click.command()
@@ -63,9 +59,7 @@ def _as_json(outcome: Outcome, history: History) -> dict[str, object]:
 
 
 def _show(outcome: Outcome) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = wide_console()
     for table in (_events(outcome), _requests(outcome), _promises(outcome)):
         console.print(table)
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from logstore import OpenSessionSurvey, Survey
 from logstore.clock import COUNTER_BITS, stamp_ms
-from projections.cli.terminal import as_json, duration, json_option, moment, open_log, run, size, url_argument
+from projections.cli.terminal import (
+    as_json,
+    duration,
+    json_option,
+    moment,
+    open_log,
+    run,
+    size,
+    url_argument,
+    wide_console,
+)
 
 __all__ = ["command", "why_not_settled"]
 
@@ -33,13 +42,10 @@ async def _status(url: str, json_: bool) -> None:
         why = why_not_settled(survey)
         click.echo(as_json({**asdict(survey), "watermark_lag_ms": survey.watermark_lag_ms, "why": why}))
         return
-    facts = Table.grid(padding=(0, 2))
     for name, value in _facts(survey):
-        facts.add_row(name, value)
-    console = Console(soft_wrap=True)
-    console.print(facts)
+        click.echo(f"{name:<10} {value}")
     if survey.open_sessions:
-        console.print(_sessions(survey))
+        wide_console().print(_sessions(survey))
 
 
 def _facts(survey: Survey) -> list[tuple[str, str]]:

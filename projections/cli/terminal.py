@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from rich.console import Console
@@ -36,9 +36,11 @@ __all__ = [
     "run",
     "size",
     "url_argument",
+    "wide_console",
 ]
 
 T = TypeVar("T")
+PIPE_WIDTH: Final = 120
 
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
@@ -114,6 +116,12 @@ def moment(stamp: int) -> str:
     except (ValueError, OverflowError, OSError):  # a year that no calendar of ours knows
         return f"{stamp_ms(stamp)} ms"
     return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def wide_console() -> Console:
+    """Where tables are printed: as wide as the terminal, and in a pipe wide enough for their words."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 @contextmanager

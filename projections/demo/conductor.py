@@ -203,7 +203,7 @@ async def _write(
     for process in started:
         process.go()
     ledger = Ledger(directory, VICTIM, 0)
-    while ledger.count() < kill_after:  # noqa: ASYNC110 - another process writes the ledger
+    while ledger.count() < kill_after:
         await asyncio.sleep(0.002)
         started[VICTIM].require_alive()
     await started[VICTIM].kill()
