@@ -36,7 +36,7 @@ class Diagnosis:
 def command(url: str, probe_: bool, json_: bool) -> None:
     """Look at the store at URL, the log in it, and this machine's clock; say what is not well.
 
-    Only reads, unless --probe is given: then about 2,100 small objects are written under probe/ and removed again, to
+    Only reads, unless --probe is given: then about 1,100 small objects are written under probe/ and removed again, to
     see whether the store keeps the promises that a log depends on. Safe beside a log in use. Exit status 1
     with findings.
     """
