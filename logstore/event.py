@@ -24,7 +24,7 @@ Data = Mapping[str, Any]
 
 NAME_BYTES_MAX: Final = 200
 KEY_BYTES_MAX: Final = 1_024
-LEVELS_MAX: Final = 500  # maps and arrays in one another, the data itself included
+LEVELS_MAX: Final = 100  # maps and arrays in one another, the data itself included; recursion must bear it
 _PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})
 _NAMES_REMEMBERED_MAX: Final = 10_000
 _MAY_HOLD_BINARY: Final = re.compile(b"[\xc4-\xc6]")  # the bytes by which MessagePack announces bin

@@ -1,9 +1,43 @@
 """The read side: views that fold the events of a log into rows, with sorted indexes and queries.
 
-What will stand here: ``Projection`` and ``Index`` (what a user declares), ``View`` (what folds
-build, kept at the log's tail and snapshotted back to the store), ``DocumentStore`` (collections
-on top of views). Until then the package holds the command line tool, ``projections.cli``.
+>>> import asyncio, logstore
+>>> from logstore import Event
+>>> from projections import Index, Projection, View
+>>> class Deployments(Projection):
+...     name, kinds, fold = "deployments", {"Deployment"}, "patch"
+...     indexes = (Index("project_id", "-updated_at"),)
+>>> async def session():
+...     async with logstore.open("memory://projections") as log, log.writer("web-1") as writer:
+...         await writer.append(Event("Deployment", "d-1", "planned", {"project_id": "p", "updated_at": 7}))
+...         async with View.open(log, Deployments()) as view:
+...             return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
+>>> asyncio.run(session())
+['d-1']
 
-Imports run one way: ``projections`` imports ``logstore``, never the reverse.
-Not here: SQL, joins, views that outgrow a process.
+Imports run one way: ``projections`` imports ``logstore``, never the reverse. Views are in memory, one process's, not yet
+snapshotted. Not here: SQL, joins.
 """
+
+from __future__ import annotations
+
+from projections.index import Index
+from projections.projection import FoldFailed, Projection, Rejected
+from projections.query import Page, Plan
+from projections.state import Verdict
+from projections.view import Change, View, ViewStatistics
+
+__all__ = [
+    # What a user declares
+    "Projection",
+    "Index",
+    "Rejected",
+    "FoldFailed",
+    # What folds build
+    "View",
+    "ViewStatistics",
+    "Change",
+    "Verdict",
+    # What queries return
+    "Page",
+    "Plan",
+]

@@ -30,7 +30,8 @@ LAYERS = {
     ),
     "projections": (
         "values spans",
-        "projection index query",
+        "index query",
+        "projection state",
         "view",
         "snapshot",
         "documents claims demo",

@@ -1,0 +1,94 @@
+"""What a user declares: a named, versioned fold over some kinds of events, with its indexes. Pure.
+
+A fold says what an event does to the state of its key. It must be *deterministic*: the same states and events give
+the same results, in every process and for ever, for views re-fold from the log. So it reads no clock,
+no randomness and nothing outside its two arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal
+
+from logstore import StoredEvent
+from logstore.errors import InvalidArgument, LogStoreError
+from logstore.event import Data
+from projections.index import Index
+
+__all__ = ["FoldFailed", "Projection", "Rejected", "merge_patch"]
+
+FOLDS: Final = ("put", "patch", "apply")
+
+
+class Rejected(Exception):
+    """Raise it in ``apply`` when a guard does not hold: the event is a no-op at its place; its writer can learn why."""
+
+
+class FoldFailed(LogStoreError):
+    """The projection's ``apply`` failed on the event that the message names. Mend it, raise its version, open again."""
+
+
+class Projection:
+    """Subclass it, set the class attributes, and for ``fold = "apply"`` define ``apply``.
+
+    ``fold``: "put", an event's data replaces the state; "patch", it is merged into it (``merge_patch``); "apply",
+    your function. In all of them no data, or no state returned, deletes the row. ``on_failure``: what an ``apply``
+    that raises does: "halt" the view, or "park" the event as a no-op. ``tag``: change it when the code changes what
+    it computes.
+
+    >>> class Deployments(Projection):
+    ...     name, version, kinds = "deployments", 1, {"Deployment"}
+    ...     indexes = (Index("project_id", "-updated_at"),)
+    ...     def apply(self, state, event):
+    ...         return {**(state or {}), **event.data}
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    kinds: ClassVar[set[str] | frozenset[str]] = frozenset()
+    fold: ClassVar[Literal["put", "patch", "apply"]] = "apply"
+    indexes: ClassVar[tuple[Index, ...]] = ()
+    on_failure: ClassVar[Literal["halt", "park"]] = "halt"
+    tag: ClassVar[str] = ""
+
+    def apply(self, state: Data | None, event: StoredEvent) -> Data | None:
+        """Return the state of ``event.key`` after ``event``; None deletes it. Both arguments are read-only.
+
+        Raise ``Rejected`` to make the event a no-op that is reported to its writer.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise InvalidArgument, naming the attribute, when the declaration cannot be used."""
+        where = f"projection={type(self).__name__}"
+        if not self.name:
+            raise InvalidArgument(f"a projection needs a name {where} attribute=name")
+        if type(self.version) is not int or self.version < 1:
+            raise InvalidArgument(f"a version is a number from 1 {where} attribute=version value={self.version!r:.40}")
+        if type(self.kinds) not in (set, frozenset) or not self.kinds:
+            raise InvalidArgument(f"name the kinds of events to fold {where} attribute=kinds value={self.kinds!r:.40}")
+        if self.fold not in FOLDS:
+            raise InvalidArgument(f"no such fold {where} attribute=fold value={self.fold!r:.40} known={FOLDS}")
+        if self.fold == "apply" and type(self).apply is Projection.apply:
+            raise InvalidArgument(f"define apply, or choose another fold {where} attribute=apply")
+        if self.on_failure not in ("halt", "park"):
+            raise InvalidArgument(f"no such policy {where} attribute=on_failure value={self.on_failure!r:.40}")
+
+
+def merge_patch(state: Any, patch: Any) -> Any:
+    """Return ``state`` with ``patch`` merged in: maps field by field at every depth; None removes, all else replaces.
+
+    This is JSON Merge Patch, RFC 7396.
+
+    >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None, "e": 4}})
+    {'a': 1, 'b': {'d': 3, 'e': 4}}
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(state) if isinstance(state, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged

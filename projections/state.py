@@ -1,0 +1,285 @@
+"""The rows that a fold has built: right at every moment, whatever order segments arrive in. Pure.
+
+*Base* holds what settled events made, which nothing can change any more. *Pending* are the events above it that
+have arrived. ``rows`` is base with pending folded on top: what everybody looks at. For each key that a pending
+event touches the base state is kept (``_base``), so that an event that arrives late costs a new fold of its key's
+pending events, and nothing else.
+
+A run of ``put`` events that comes in order is one ``dict.update``: no Python object is made per event.
+
+Invariants:
+- ``rows`` equals folding all events taken in, in total order, from nothing.
+- A key is in ``_base`` exactly when a pending event touches it.
+- Every pending event is above ``watermark``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from logstore.catchup import Run
+from logstore.event import Data, EventEncoder, decode_data
+from logstore.frontier import Order
+from projections.projection import FoldFailed, Projection, Rejected, merge_patch
+
+__all__ = ["State", "Verdict"]
+
+DELETED: Final = b"\xc0"  # no data: the row goes
+VERDICTS_REMEMBERED_MAX: Final = 100_000
+
+Address = tuple[int, int, int]
+"""An event's place in the log: (chapter, session, sequence)."""
+
+
+class Verdict(NamedTuple):
+    """What became of an event that changed nothing: rejected by a guard, or parked because the fold failed on it."""
+
+    kind: Literal["rejected", "parked"]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A run above base: where its events of our kinds stand."""
+
+    run: Run
+    indices: range | list[int]
+    by_key: dict[str, list[int]] | None = None
+
+    def of_key(self, key: str) -> list[int]:
+        """The indices of a key's events; looked up by a table made at the first question."""
+        if self.by_key is None:
+            self.by_key = {}
+            keys = self.run.columns.keys
+            for index in self.indices:
+                self.by_key.setdefault(keys[index], []).append(index)
+        return self.by_key.get(key, [])
+
+
+class State:
+    """Rows as bytes, by key. Take runs in, let the watermark rise; look at ``rows``."""
+
+    def __init__(self, projection: Projection) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.watermark = 0
+        self._projection = projection
+        self._kinds = frozenset(projection.kinds)
+        self._encoder = EventEncoder()
+        self._base: dict[str, bytes | None] = {}
+        self._pending: list[_Pending] = []
+        self._last_order: Order = (0, 0, 0, 0)
+        self._verdicts: dict[Address, Verdict] = {}
+        self._before: dict[str, bytes | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<State rows={len(self.rows)} pending={self.pending_events} watermark={self.watermark}>"
+
+    @property
+    def pending_events(self) -> int:
+        """How many events have no final place yet."""
+        return sum(len(pending.indices) for pending in self._pending)
+
+    def base_rows(self) -> dict[str, bytes]:
+        """The rows at the watermark. Cost: a copy of the table where anything is pending."""
+        if not self._base:
+            return self.rows
+        rows = {**self.rows}
+        for key, state in self._base.items():
+            _put(rows, key, state)
+        return rows
+
+    def base_row(self, key: str) -> bytes | None:
+        """A row at the watermark."""
+        return self._base[key] if key in self._base else self.rows.get(key)
+
+    def verdict(self, address: Address) -> Verdict | None:
+        """Why the event at ``address`` changed nothing; None where it did. Final once the watermark has passed it."""
+        return self._verdicts.get(address)
+
+    # Changes
+
+    def track_changes(self) -> None:
+        """From now on remember what rows were before they changed, for ``take_changes``."""
+        if self._before is None:
+            self._before = {}
+
+    def take_changes(self) -> dict[str, bytes | None]:
+        """The keys whose row changed since the last call, each with what it was before."""
+        before, self._before = self._before or {}, {}
+        return {key: old for key, old in before.items() if self.rows.get(key) != old}
+
+    def _note(self, keys: Iterable[str]) -> None:
+        if self._before is not None:
+            for key in keys:
+                self._before.setdefault(key, self.rows.get(key))
+
+    # Taking in
+
+    def take(self, run: Run) -> None:
+        """Take in a run. Cost: a dict update when its events are put, in order and settled; else a fold per event."""
+        indices = self._indices(run)
+        if not indices:
+            return
+        segment = run.segment
+        first: Order = (run.columns.stamps[indices[0]], segment.key.chapter, segment.key.session, 0)
+        if run.settled and not self._pending:
+            self._fold_run(run, indices)
+            return
+        pending = _Pending(run, indices)
+        keys = run.columns.keys
+        touched = {keys[index] for index in indices}
+        self._note(touched)
+        for key in touched:
+            self._base.setdefault(key, self.rows.get(key))
+        self._pending.append(pending)
+        if first > self._last_order:
+            self._fold_run(run, indices)
+        else:
+            for key in touched:
+                self._refold(key)
+        last: Order = (run.columns.stamps[indices[-1]], segment.key.chapter, segment.key.session, 1 << 63)
+        self._last_order = max(self._last_order, last)
+
+    def rise(self, watermark: int) -> None:
+        """The watermark has risen: what lies at or below it becomes base. Cost: O(pending events)."""
+        assert watermark >= self.watermark, "a watermark never falls"
+        self.watermark = watermark
+        if not self._pending:
+            return
+        settled: set[str] = set()
+        still: list[_Pending] = []
+        kept: set[str] = set()
+        for pending in self._pending:
+            keys, stamps = pending.run.columns.keys, pending.run.columns.stamps
+            above = [index for index in pending.indices if stamps[index] > watermark]
+            kept.update(keys[index] for index in above)
+            if len(above) < len(pending.indices):
+                settled.update(keys[index] for index in pending.indices if stamps[index] <= watermark)
+            if above:
+                still.append(_Pending(pending.run, above))
+        for key in settled & kept:
+            self._base[key] = self._folded(key, self._base[key], up_to=watermark)
+        for key in settled - kept:
+            del self._base[key]
+        self._pending = still
+
+    def _indices(self, run: Run) -> range | list[int]:
+        columns = run.columns
+        names = columns.kind_names
+        if self._kinds.issuperset(names):
+            return range(run.start, run.stop)
+        if self._kinds.isdisjoint(names) or columns.kind_codes is None:
+            return []
+        wanted = {code for code, name in enumerate(names) if name in self._kinds}
+        return [index for index in range(run.start, run.stop) if columns.kind_codes[index] in wanted]
+
+    # Folding
+
+    def _fold_run(self, run: Run, indices: range | list[int]) -> None:
+        """Fold a run on top of ``rows``, event after event."""
+        if self._projection.fold == "put":
+            self._put_run(run, indices)
+            return
+        keys, rows = run.columns.keys, self.rows
+        if self._before is not None:
+            self._note({keys[index] for index in indices})
+        for index in indices:
+            key = keys[index]
+            _put(rows, key, self._fold(rows.get(key), run, index))
+
+    def _put_run(self, run: Run, indices: range | list[int]) -> None:
+        columns = run.columns
+        if isinstance(indices, range):
+            keys, payloads = columns.keys[run.start : run.stop], columns.payloads[run.start : run.stop]
+        else:
+            keys = [columns.keys[index] for index in indices]
+            payloads = [columns.payloads[index] for index in indices]
+        self._note(keys)
+        self.rows.update(zip(keys, payloads, strict=True))
+        if DELETED in payloads:
+            for key in set(keys):
+                if self.rows[key] == DELETED:
+                    del self.rows[key]
+
+    def _refold(self, key: str) -> None:
+        """An event of this key arrived late: fold its pending events anew, from base."""
+        _put(self.rows, key, self._folded(key, self._base[key], up_to=None))
+
+    def _folded(self, key: str, state: bytes | None, up_to: int | None) -> bytes | None:
+        """``state`` with the key's pending events folded on, in total order, up to a stamp."""
+        for run, index in self._pending_of(key):
+            if up_to is not None and run.columns.stamps[index] > up_to:
+                break
+            state = self._fold(state, run, index)
+        return state
+
+    def _pending_of(self, key: str) -> Iterator[tuple[Run, int]]:
+        found = [(pending.run, index) for pending in self._pending for index in pending.of_key(key)]
+        yield from sorted(found, key=lambda at: _order(*at))
+
+    def _fold(self, state: bytes | None, run: Run, index: int) -> bytes | None:
+        """The state after one event. A guard's or a parked failure's verdict is kept under the event's address."""
+        columns = run.columns
+        payload = columns.payloads[index]
+        if self._projection.fold == "put":
+            return None if payload == DELETED else payload
+        if self._projection.fold == "patch":
+            return self._patched(state, payload, columns.keys[index])
+        event = run.event(index)
+        address = (event.chapter, event.session, event.seq)
+        self._verdicts.pop(address, None)
+        try:
+            after = self._projection.apply(_decoded(state, event.key), event)
+            if after is event.data:
+                return None if payload == DELETED else payload
+            return None if after is None else self._encoder.encode_data(after, event.key, "state")
+        except Rejected as rejection:
+            self._judge(address, Verdict("rejected", str(rejection)))
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            if self._projection.on_failure == "halt":
+                raise FoldFailed(
+                    f"the fold failed projection={self._projection.name} event={event!r} cause={error!r}"
+                ) from error
+            self._judge(address, Verdict("parked", repr(error)))
+        return state
+
+    def _judge(self, address: Address, verdict: Verdict) -> None:
+        self._verdicts[address] = verdict
+        if len(self._verdicts) > VERDICTS_REMEMBERED_MAX:
+            del self._verdicts[next(iter(self._verdicts))]
+
+    def _patched(self, state: bytes | None, payload: bytes, key: str) -> bytes | None:
+        if payload == DELETED:
+            return None
+        merged = merge_patch(_decoded(state, key), _decoded(payload, key))
+        return self._encoder.encode_data(merged, key, "state")
+
+    def _check(self) -> None:
+        """Assert what must hold between any two calls; for tests."""
+        touched = {pending.run.columns.keys[index] for pending in self._pending for index in pending.indices}
+        # A key is in base exactly when a pending event touches it.
+        assert self._base.keys() == touched
+        # Every pending event is above the watermark.
+        assert all(p.run.columns.stamps[index] > self.watermark for p in self._pending for index in p.indices)
+        # No row is a deleted one.
+        assert DELETED not in self.rows.values()
+
+
+def _order(run: Run, index: int) -> Order:
+    key = run.segment.key
+    return (run.columns.stamps[index], key.chapter, key.session, run.segment.first_sequence + index)
+
+
+def _decoded(state: bytes | None, key: str) -> Data | None:
+    return None if state is None else decode_data(state, f"key={key}")
+
+
+def _put(rows: dict[str, bytes], key: str, state: bytes | None) -> None:
+    if state is None:
+        rows.pop(key, None)
+    else:
+        rows[key] = state

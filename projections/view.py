@@ -1,0 +1,371 @@
+"""A view: a fold kept at the log's tail, in memory, with what makes it answer quickly.
+
+``state.py`` has the rows and decides what an event changes; ``index.py`` and ``query.py`` find among them. A view
+is the loop between these and a reader: it takes in batches of runs, lets the watermark rise, brings the indexes up
+to date with what changed, and tells those who wait. Reads are synchronous and touch only memory.
+
+With ``follow=True`` a task takes in what the log's one follower finds, as it comes. Without, the view moves when
+``refresh`` or a ``wait_for`` says so.
+
+Invariants:
+- Between two runs rows and indexes agree; a reader on the event loop never sees them differ.
+- A view never goes back: positions and watermark only rise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from logstore import Log, LogStoreError, Position, Reader, Receipt
+from logstore.catchup import Run
+from logstore.clock import stamp_ms
+from logstore.event import Data, decode_data
+from projections.index import SortedIndex, build
+from projections.projection import FoldFailed, Projection
+from projections.query import Page, Plan, Query, Rows, Where, choose, count, find
+from projections.state import State, Verdict
+
+__all__ = ["Change", "View", "ViewStatistics"]
+
+DECODED_ROWS_MAX: Final = 50_000
+DIGEST_MODULUS: Final = 1 << 256
+
+
+class Change(NamedTuple):
+    """A row before and after; None where there was, or is, none."""
+
+    key: str
+    old: Data | None
+    new: Data | None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStatistics:
+    """How a view is doing, as of now.
+
+    ``lag_ms``: how far the watermark is behind the clock. ``holder``: which session holds it, in words; "" when
+    none does. ``memory_bytes``: keys, rows and table, indexes not counted.
+    """
+
+    rows: int
+    pending_events: int
+    watermark: int
+    lag_ms: int
+    holder: str
+    decoded_rows: int
+    memory_bytes: int
+
+
+class _Subscriber:
+    """Somebody who follows the changes: what each row was when it was last told. Bounded by the number of keys."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, bytes | None] = {}
+        self.wake = asyncio.Event()
+
+
+class View:
+    """Rows by key, built by a projection. Made by ``View.open``, used as ``async with``.
+
+    >>> async def example(log, projection):
+    ...     async with View.open(log, projection) as view:
+    ...         return view.get("d-1")
+    """
+
+    @classmethod
+    def open(cls, log: Log, projection: Projection, *, follow: bool = False) -> View:
+        """Return a view to be entered; entered, it holds everything acknowledged before.
+
+        Cost: as ``log.read`` from the beginning. Raises InvalidArgument for a projection that cannot be used,
+        FoldFailed, and what ``log.read`` raises.
+        """
+        projection.check()
+        return cls(log, projection, follow=follow)
+
+    def __init__(self, log: Log, projection: Projection, *, follow: bool) -> None:
+        self._log = log
+        self._projection = projection
+        self._state = State(projection)
+        self._reader: Reader = log.follow()
+        self._follows = follow
+        self._taking = asyncio.Lock()
+        self._decoded: dict[str, tuple[bytes, Data]] = {}
+        self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
+        self._subscribers: list[_Subscriber] = []
+        self._failure: LogStoreError | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<View {self._projection.name} {self._state!r} follows={self._follows} failure={self._failure!r}>"
+
+    async def __aenter__(self) -> View:
+        await self._take_batch()
+        if self._follows:
+            self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # Moving on
+
+    async def refresh(self) -> None:
+        """Return once the view holds everything acknowledged, by anyone, before this call.
+
+        Cost: one GET for the roster and one per open session, two more for the roster's tail, and what is new.
+        Raises FoldFailed and what reading met.
+        """
+        if self._log.follower is not None:
+            await self._log.follower.refresh()
+        await self._take_batch()
+
+    async def wait_for(self, receipt: Receipt, timeout: float | None = None) -> None:
+        """Return once the view holds what ``receipt`` stands for; TimeoutError after ``timeout`` seconds.
+
+        Cost: nothing when the view follows and this process stored it; else as ``refresh``.
+        """
+        async with asyncio.timeout(timeout):
+            await self._take_batch()
+            while not self._reader.holds(receipt):
+                await self.refresh()
+
+    async def _follow(self) -> None:
+        """Take in whatever the log's follower finds."""
+        try:
+            follower = self._reader.start_follower()
+            while True:
+                changed = follower.changed()
+                await self._take_batch()
+                await changed.wait()
+        except LogStoreError as error:
+            self._failure = error
+            for subscriber in self._subscribers:
+                subscriber.wake.set()
+
+    async def _take_batch(self) -> None:
+        """Take in what lies between the view and the follower's frontier, or the tail."""
+        async with self._taking:
+            if self._failure is not None:
+                raise type(self._failure)(str(self._failure)) from self._failure
+            try:
+                async with aclosing(self._reader.batch()) as batch:
+                    async for run in batch:
+                        self._take(run)
+            except FoldFailed as error:
+                self._failure = error
+                raise
+            self._state.rise(self._reader.watermark)
+
+    def _take(self, run: Run) -> None:
+        try:
+            self._state.take(run)
+        finally:
+            self._spread_changes()
+
+    def _spread_changes(self) -> None:
+        """Bring indexes and subscribers up to date with the rows."""
+        if self._indexes is None and not self._subscribers:
+            return
+        changes = self._state.take_changes()
+        for key, before in changes.items():
+            old, new = _decode_or_none(key, before), _decode_or_none(key, self._state.rows.get(key))
+            for index in self._indexes or ():
+                index.change(key, old, new)
+        for subscriber in self._subscribers:
+            for key, before in changes.items():
+                subscriber.before.setdefault(key, before)
+            subscriber.wake.set()
+
+    # Reading rows
+
+    def get(self, key: str, *, settled: bool = False) -> Data | None:
+        """Return the row of ``key``, read-only, or None: everything visible, or what is settled.
+
+        Cost: O(1); decoding, the first time a row is looked at.
+        """
+        row = self._state.base_row(key) if settled else self._state.rows.get(key)
+        return None if row is None else self._decode(key, row)
+
+    def __len__(self) -> int:
+        return len(self._state.rows)
+
+    def find(
+        self,
+        where: Where = (),
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        cursor: str | None = None,
+        *,
+        settled: bool = False,
+    ) -> Page:
+        """Return the rows that match all of ``where``, in order, at most ``limit``: ``.rows``, ``.keys``, ``.cursor``.
+
+        ``where``: (field, operator, value), with == != in not-in < <= > >= contains; ``order_by``: fields, "-" for
+        descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among rows
+        as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log rows);
+        a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
+
+        >>> async def example(view):
+        ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
+        """
+        query = Query.parse(where, order_by)
+        rows, indexes = self._asked(settled)
+        return find(query, rows, indexes, limit=limit, cursor=cursor, scope=self._scope)
+
+    def count(self, where: Where = (), *, settled: bool = False) -> int:
+        """Return how many rows match. Cost: no row is looked at when one index answers all clauses; else as ``find``."""
+        return count(Query.parse(where), *self._asked(settled))
+
+    def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:
+        """Return how ``find`` would go about it; ``str()`` says it in words. Cost: some microseconds per index."""
+        _, indexes = self._asked(settled=False)
+        return choose(Query.parse(where, order_by), indexes, row_count=len(self), limit=limit)
+
+    def _asked(self, settled: bool) -> tuple[Rows, list[SortedIndex]]:
+        """The rows that a question is about, and the indexes that are right for them."""
+        if settled and self._state.pending_events:
+            return _RowsAtWatermark(self._state.base_rows()), []
+        if self._indexes is None:
+            self._state.track_changes()
+            rows = ((key, decode_data(row, f"key={key}") or {}) for key, row in self._state.rows.items())
+            self._indexes = build(self._projection.indexes, rows)
+        return self, self._indexes
+
+    @property
+    def _scope(self) -> str:
+        """What a cursor is bound to."""
+        return f"{self._log.identity.id.hex()} {self._projection.name} {self._projection.version}"
+
+    def keys(self) -> Iterable[str]:
+        """Every row's key, in no order. Cost: none; do not keep it while the view moves."""
+        return self._state.rows.keys()
+
+    def document(self, key: str) -> Data:
+        """The row of a key that is there. Raises KeyError. Cost: as ``get``."""
+        return self._decode(key, self._state.rows[key])
+
+    def _decode(self, key: str, row: bytes) -> Data:
+        known = self._decoded.get(key)
+        if known is not None and known[0] is row:
+            return known[1]
+        data = decode_data(row, f"key={key}") or {}
+        if len(self._decoded) >= DECODED_ROWS_MAX:
+            self._decoded.clear()
+        self._decoded[key] = (row, data)
+        return data
+
+    def digest(self, *, pending: bool = False) -> str:
+        """A number in hexadecimal that two views share exactly when their rows are equal: at the watermark, or visible.
+
+        The sum, modulo 2**256, of the SHA-256 of each key with its state's bytes. Cost: O(rows).
+        """
+        rows = self._state.rows if pending else self._state.base_rows()
+        return f"{sum(map(_row_digest, rows.items())) % DIGEST_MODULUS:064x}"
+
+    # Knowing how it stands
+
+    @property
+    def position(self) -> Position | None:
+        """How far it has read. Cost: O(open sessions)."""
+        return self._reader.position
+
+    @property
+    def watermark(self) -> int:
+        """The stamp at or below which its rows can no longer change by late events. Cost: none."""
+        return self._state.watermark
+
+    def statistics(self) -> ViewStatistics:
+        """How it is doing. Cost: O(rows), for the memory."""
+        rows = self._state.rows
+        size = sys.getsizeof(rows) + sum(map(sys.getsizeof, rows)) + sum(map(sys.getsizeof, rows.values()))
+        return ViewStatistics(
+            rows=len(rows),
+            pending_events=self._state.pending_events,
+            watermark=self.watermark,
+            lag_ms=max(0, self._log.now_ms() - stamp_ms(self.watermark)),
+            holder=self._holder(),
+            decoded_rows=len(self._decoded),
+            memory_bytes=size,
+        )
+
+    def _holder(self) -> str:
+        session = self._reader.holder()
+        if session is None:
+            return ""
+        where = f"writer={session.id.writer} chapter={session.id.chapter} session={session.id.number}"
+        return f"open and quiet since slot {session.tip.slot} {where}"
+
+    # Changes and verdicts
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield each row that changes from now on, before and after.
+
+        Changes of one row that come faster than they are taken become one. Never ends by itself. Cost: none beyond
+        what moves the view.
+        """
+        self._state.track_changes()
+        subscriber = _Subscriber()
+        self._subscribers.append(subscriber)
+        try:
+            while True:
+                await subscriber.wake.wait()
+                subscriber.wake.clear()
+                if self._failure is not None:
+                    raise type(self._failure)(str(self._failure)) from self._failure
+                while subscriber.before:
+                    key = next(iter(subscriber.before))
+                    old, new = subscriber.before.pop(key), self._state.rows.get(key)
+                    if old != new:
+                        yield Change(key, _decode_or_none(key, old), _decode_or_none(key, new))
+        finally:
+            self._subscribers.remove(subscriber)
+
+    async def settled(self, receipt: Receipt, timeout: float | None = None) -> Mapping[int, Verdict]:
+        """Wait until the events of ``receipt`` are settled here; return, by sequence number, why some changed nothing.
+
+        Empty: all were applied. Cost: a tick where none lies above them. Raises TimeoutError after ``timeout`` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            self._reader.start_follower()
+            await self._log.settled(receipt)
+            await self._take_batch()
+        verdicts = {}
+        for seq in range(receipt.first_seq, receipt.first_seq + receipt.count):
+            if (verdict := self._state.verdict((receipt.chapter, receipt.session, seq))) is not None:
+                verdicts[seq] = verdict
+        return MappingProxyType(verdicts)
+
+
+class _RowsAtWatermark:
+    """The rows as they are at the watermark, for a query."""
+
+    def __init__(self, rows: Mapping[str, bytes]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def keys(self) -> Iterable[str]:
+        return self._rows.keys()
+
+    def document(self, key: str) -> Data:
+        return decode_data(self._rows[key], f"key={key}") or {}
+
+
+def _row_digest(item: tuple[str, bytes]) -> int:
+    key, row = item
+    name = key.encode()
+    return int.from_bytes(hashlib.sha256(len(name).to_bytes(4, "big") + name + row).digest(), "big")
+
+
+def _decode_or_none(key: str, row: bytes | None) -> Data | None:
+    return None if row is None else decode_data(row, f"key={key}")

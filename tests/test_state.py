@@ -1,0 +1,191 @@
+"""A view's state: whatever order runs arrive in, rows are the fold of all events in total order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logstore import Event, StoredEvent
+from logstore.catchup import Run
+from logstore.event import EventEncoder
+from logstore.keys import SegmentKey
+from logstore.segment import SegmentEncoder
+from projections.projection import FoldFailed, Projection, Rejected, merge_patch
+from projections.state import State
+
+
+class Puts(Projection):
+    name, kinds, fold = "puts", frozenset({"A", "B"}), "put"
+
+
+class Patches(Projection):
+    name, kinds, fold = "patches", frozenset({"A"}), "patch"
+
+
+class History(Projection):
+    """Order-sensitive on purpose: the state lists what happened, in order, and a guard looks at it."""
+
+    name, kinds, on_failure = "history", frozenset({"A", "B"}), "park"
+
+    def apply(self, state: Any, event: StoredEvent) -> Any:
+        seen = [] if state is None else list(state["seen"])
+        if event.data is None:
+            return None
+        number = event.data.get("n", 0)
+        if seen and number == seen[-1]:
+            raise Rejected("the same again")
+        if number == 6:
+            raise ValueError("six")
+        return {"seen": [*seen, number]}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A run, and whether the watermark rises as far as it may right after it."""
+
+    run: Run
+    rises: bool
+
+
+def naive_fold(projection: Projection, events: list[StoredEvent]) -> dict[str, Any]:
+    """Fold decoded events one by one, in total order, into a dict."""
+    rows: dict[str, Any] = {}
+    for event in sorted(events, key=lambda event: event.order):
+        if event.kind not in projection.kinds:
+            continue
+        before = rows.get(event.key)
+        if projection.fold == "apply":
+            try:
+                after = projection.apply(before, event)
+            except (Rejected, ValueError):
+                continue
+        elif event.data is None or projection.fold == "put":
+            after = event.data
+        else:
+            after = merge_patch(before, event.data)
+        if after is None:
+            rows.pop(event.key, None)
+        else:
+            rows[event.key] = msgpack.unpackb(msgpack.packb(after, default=dict))
+    return rows
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Arrival]:
+    """Runs of up to three sessions: each session in its order, the sessions mixed at will."""
+    sessions: list[list[Run]] = []
+    for session in range(draw(st.integers(1, 3))):
+        runs, stamp, sequence = [], draw(st.integers(1, 20)), 0
+        for slot in range(draw(st.integers(0, 4))):
+            events = draw(
+                st.lists(
+                    st.builds(_event, st.sampled_from("AABC"), st.sampled_from("xyz"), _DATA), min_size=1, max_size=4
+                )
+            )
+            encoder = EventEncoder()
+            _, segment = SegmentEncoder().encode(
+                SegmentKey("w", 0, session + 1, slot),
+                [encoder.encode(event) for event in events],
+                first_sequence=sequence,
+                first_stamp=stamp,
+                acknowledged=0,
+                previous=b"",
+            )
+            cut = draw(st.integers(0, len(events)))
+            runs += [Run(segment, *part, settled=False) for part in ((0, cut), (cut, len(events))) if part[0] < part[1]]
+            stamp, sequence = segment.last_stamp + draw(st.integers(1, 10)), sequence + len(events)
+        sessions.append(runs)
+    arrivals = []
+    while any(sessions):
+        runs = draw(st.sampled_from([runs for runs in sessions if runs]))
+        arrivals.append(Arrival(runs.pop(0), draw(st.booleans())))
+    return arrivals
+
+
+_DATA = st.one_of(
+    st.none(),
+    st.fixed_dictionaries({"n": st.integers(0, 6)}),
+    st.fixed_dictionaries({"m": st.none() | st.fixed_dictionaries({"k": st.none() | st.integers(0, 1)})}),
+)
+
+
+def _event(kind: str, key: str, data: Any) -> Event:
+    return Event(kind, key, "changed", data)
+
+
+def _stamps(arrivals: list[Arrival]) -> list[int]:
+    return [arrival.run.columns.stamps[arrival.run.start] for arrival in arrivals]
+
+
+def _events(arrivals: list[Arrival]) -> list[StoredEvent]:
+    return [a.run.event(index) for a in arrivals for index in range(a.run.start, a.run.stop)]
+
+
+@pytest.mark.parametrize("projection", [Puts(), Patches(), History()], ids=lambda p: p.name)
+@given(arrivals=histories())
+def test_rows_are_the_fold_in_total_order_at_every_moment(projection: Projection, arrivals: list[Arrival]) -> None:
+    """After every arrival and every rise of the watermark rows equal a naive fold; base equals that up to the watermark."""
+    state = State(projection)
+    for count, arrival in enumerate(arrivals, 1):
+        state.take(arrival.run)
+        state._check()
+        if arrival.rises:
+            unseen = _stamps(arrivals[count:])
+            state.rise(max(state.watermark, min(unseen, default=1 << 60) - 1))
+            state._check()
+        seen = _events(arrivals[:count])
+        rows = {key: msgpack.unpackb(row) for key, row in state.rows.items()}
+        base = {key: msgpack.unpackb(row) for key, row in state.base_rows().items()}
+        assert rows == naive_fold(projection, seen)
+        assert base == naive_fold(projection, [event for event in seen if event.stamp <= state.watermark])
+
+
+@given(arrivals=histories())
+def test_verdicts_do_not_depend_on_the_order_of_arrival(arrivals: list[Arrival]) -> None:
+    """Which events a guard rejects, or a failure parks, is decided by their places in the order alone."""
+    late, in_order = State(History()), State(History())
+    for arrival in arrivals:
+        late.take(arrival.run)
+    singles = [
+        Run(a.run.segment, index, index + 1, settled=False)
+        for a in arrivals
+        for index in range(a.run.start, a.run.stop)
+    ]
+    for run in sorted(singles, key=lambda run: run.event(run.start).order):
+        in_order.take(run)
+    for event in _events(arrivals):
+        address = (event.chapter, event.session, event.seq)
+        assert late.verdict(address) == in_order.verdict(address)
+
+
+@given(arrivals=histories())
+def test_changes_lead_from_what_was_to_what_is(arrivals: list[Arrival]) -> None:
+    """Putting the old rows of ``take_changes`` back gives the rows as they were at the call before."""
+    state = State(Puts())
+    state.track_changes()
+    was: dict[str, bytes] = {}
+    for arrival in arrivals:
+        state.take(arrival.run)
+        undone: dict[str, bytes | None] = {**state.rows, **state.take_changes()}
+        assert {key: row for key, row in undone.items() if row is not None} == was
+        was = dict(state.rows)
+
+
+def test_a_failing_fold_halts_by_default_naming_the_event() -> None:
+    """Without ``on_failure="park"`` an exception in apply is FoldFailed with the event's address."""
+
+    class Halting(History):
+        on_failure = "halt"
+
+    encoder = EventEncoder()
+    events = [encoder.encode(Event("A", "x", "changed", {"n": 6}))]
+    _, segment = SegmentEncoder().encode(
+        SegmentKey("w", 0, 1, 0), events, first_sequence=0, first_stamp=1, acknowledged=0, previous=b""
+    )
+    with pytest.raises(FoldFailed, match=r"session=1 seq=0"):
+        State(Halting()).take(Run(segment, 0, 1, settled=True))
