@@ -210,9 +210,9 @@ class View:
         """Return the rows that match all of ``where``, in order, at most ``limit``: ``.rows``, ``.keys``, ``.cursor``.
 
         ``where``: (field, operator, value), with == != in not-in < <= > >= contains; ``order_by``: fields, "-" for
-        descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among rows
-        as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log rows);
-        a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
+        descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among
+        rows as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log
+        rows); a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
 
         >>> async def example(view):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
@@ -222,7 +222,7 @@ class View:
         return find(query, rows, indexes, limit=limit, cursor=cursor, scope=self._scope)
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
-        """Return how many rows match. Cost: no row is looked at when one index answers all clauses; else as ``find``."""
+        """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
         return count(Query.parse(where), *self._asked(settled))
 
     def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:

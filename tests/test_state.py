@@ -129,7 +129,7 @@ def _events(arrivals: list[Arrival]) -> list[StoredEvent]:
 @pytest.mark.parametrize("projection", [Puts(), Patches(), History()], ids=lambda p: p.name)
 @given(arrivals=histories())
 def test_rows_are_the_fold_in_total_order_at_every_moment(projection: Projection, arrivals: list[Arrival]) -> None:
-    """After every arrival and every rise of the watermark rows equal a naive fold; base equals that up to the watermark."""
+    """After every arrival and every rise rows equal a naive fold; base equals that up to the watermark."""
     state = State(projection)
     for count, arrival in enumerate(arrivals, 1):
         state.take(arrival.run)
@@ -179,8 +179,11 @@ def test_changes_lead_from_what_was_to_what_is(arrivals: list[Arrival]) -> None:
 def test_a_failing_fold_halts_by_default_naming_the_event() -> None:
     """Without ``on_failure="park"`` an exception in apply is FoldFailed with the event's address."""
 
-    class Halting(History):
-        on_failure = "halt"
+    class Halting(Projection):
+        name, kinds = "halting", frozenset({"A"})
+
+        def apply(self, state: Any, event: StoredEvent) -> Any:
+            raise ValueError(event.key)
 
     encoder = EventEncoder()
     events = [encoder.encode(Event("A", "x", "changed", {"n": 6}))]
