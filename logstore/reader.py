@@ -102,6 +102,8 @@ class Following(Protocol):
 class Reader:
     """Events in order, as an async iterator. Made by ``log.read`` and ``log.follow``.
 
+    A step that is cancelled, or fails, ends nothing: iterated again, it goes on after the last event yielded.
+
     ``damage``: what a reader that skips damage has met, in the order met.
 
     >>> async def example(log):
@@ -178,13 +180,20 @@ class Reader:
         return self._events
 
     async def _iterate(self) -> AsyncIterator[StoredEvent]:
-        async with aclosing(self.runs()) as runs:
-            async for run in runs:
-                for event in _events(run, self._kinds):
-                    self._taken = event.seq - run.segment.first_sequence + 1
-                    self._last_order = event.order
-                    yield event
-                self._taken = run.stop
+        try:
+            async with aclosing(self.runs()) as runs:
+                async for run in runs:
+                    for event in _events(run, self._kinds):
+                        self._taken = event.seq - run.segment.first_sequence + 1
+                        self._last_order = event.order
+                        yield event
+                    self._taken = run.stop
+        except BaseException:
+            self._events = None  # interrupted, or out of reach: whoever iterates again goes on from here
+            if self._run is not None and self._frontier is not None:
+                self._frontier.take_events(self._run.segment, self._taken)
+                self._run = None
+            raise
 
     async def runs(self) -> AsyncGenerator[Run, None]:
         """The same, as runs of columns: no object per event, kinds not filtered.
