@@ -22,6 +22,7 @@ from typing import Any, Final
 import logstore
 from logstore import Log, StoredEvent
 from logstore.clock import stamp_ms
+from projections.demo.leash import hold_leash
 from projections.demo.ledger import Name, is_end, name_of, settings
 
 __all__ = ["main", "read_names"]
@@ -84,6 +85,7 @@ async def _read_live(log: Log, reading: Reading) -> None:
 
 
 async def _run(config: dict[str, Any]) -> None:
+    hold_leash()
     directory, kind = Path(config["directory"]), config["reader"]
     opened = logstore.open(config["url"], settings=settings(config["deadline_ms"], config["idle_ms"]), create=False)
     settled, live = Reading(), Reading()

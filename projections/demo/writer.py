@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import logstore
 from logstore import NotStored, Writer
+from projections.demo.leash import hold_leash
 from projections.demo.ledger import ACKNOWLEDGED, REFUSED, Ledger, Name, Record, named, settings
 from projections.demo.workload import Deployment
 
@@ -76,14 +77,14 @@ class Replay:
 
 
 async def _run(config: dict[str, Any]) -> None:
-    directory = Path(config["directory"])
+    go, directory = hold_leash(), Path(config["directory"])
     share = json.loads((directory / f"share-{config['writer']}.json").read_bytes())
     opened = logstore.open(config["url"], settings=settings(config["deadline_ms"], config["idle_ms"]), create=False)
     async with opened as log:
         async with log.writer(f"piped-{config['writer']}") as writer:
             replay = Replay(writer, config["writer"], config["life"], share, directory)
             print("ready", flush=True)  # noqa: T201 - the conductor listens
-            await asyncio.to_thread(sys.stdin.readline)
+            await go.wait()
             started_s = time.time()
             appended = await replay.run(config["stop_after"])
             ended_s = time.time()
