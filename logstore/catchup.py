@@ -145,6 +145,7 @@ class _Stream:
                 return
             self._budget.left -= 1
             fetching = asyncio.ensure_future(self._objects.segment(self.session.segment_key(slot)))
+            fetching.add_done_callback(_retrieve)
             self._ahead.append(fetching)
 
     async def load(self) -> Segment | None:
@@ -182,13 +183,12 @@ class _Stream:
         """Stop fetching."""
         for task in self._ahead:
             task.cancel()
-            task.add_done_callback(_retrieve)
         self._budget.left += len(self._ahead)
         self._ahead.clear()
 
 
 def _retrieve(task: asyncio.Future[Segment | None]) -> None:
-    """Nobody will ask for this task's result; say so, or its error would be reported as never retrieved."""
+    """Perhaps nobody will ask for this task's result: then its error must not be reported as never retrieved."""
     if not task.cancelled():
         task.exception()
 

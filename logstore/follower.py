@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from logstore.clock import Clock
 from logstore.entry import Address, Entry
-from logstore.errors import LogStoreError, Missing, Unavailable
+from logstore.errors import ClockSkew, LogStoreError, Missing, Unavailable
 from logstore.frontier import Frontier, OpenSession
 from logstore.keys import segment_key
 from logstore.looks import Looks
@@ -34,6 +34,7 @@ from logstore.witness import is_witnessed
 __all__ = ["Follower", "FollowSettings"]
 
 CHECK_MS: Final = 60_000  # between looks beyond the ends
+OWED_MS: Final = 90_000  # half as long again as a writer leaves events without an entry above them
 ENTRIES_WINDOW_MAX: Final = 32
 PAUSE_GROWTH: Final = 1.5
 
@@ -64,6 +65,8 @@ class Follower:
         settings: FollowSettings,
         on_entry: Callable[[Entry], None],
         seal: Callable[[OpenSession], Awaitable[object]] | None,
+        tick: Callable[[int], Awaitable[object]] | None,
+        event_stamp: int,
     ) -> None:
         self.frontier = frontier
         self._objects = objects
@@ -73,7 +76,10 @@ class Follower:
         self._settings = settings
         self._on_entry = on_entry
         self._seal = seal
-        self._failure: LogStoreError | None = None
+        self._tick = tick
+        self._event_stamp = event_stamp  # at or above the last event taken in
+        self._owed_since_ms: int | None = None
+        self._failure: Exception | None = None
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._barriers: list[asyncio.Future[None]] = []
@@ -135,7 +141,7 @@ class Follower:
 
     def _require_alive(self) -> None:
         if self._failure is not None:
-            raise type(self._failure)(str(self._failure)) from self._failure
+            raise _again(self._failure) from self._failure
 
     def _tell_changed(self) -> None:
         self._changed.set()
@@ -160,12 +166,16 @@ class Follower:
                     pause_ms = self._settings.poll_ms_min
                 elif not self._barriers:
                     await self._seal_silent()
+                    await self._tick_owed()
                     await self._pause(pause_ms)
                     pause_ms = min(pause_ms * PAUSE_GROWTH, self._settings.poll_ms_max)
         except LogStoreError as error:
             self._failure = error
         except asyncio.CancelledError:
             self._failure = Unavailable("the log was closed while it was being followed")
+            raise
+        except Exception as error:  # a mistake of ours, or memory is out: nobody may be left waiting
+            self._failure = error
             raise
         finally:
             assert self._failure is not None
@@ -277,6 +287,8 @@ class Follower:
         for segment in segments:
             if session.address in self.frontier.sessions and segment.key.slot == session.tip.slot:
                 self.frontier.take_segment(segment)
+                if segment.count:
+                    self._event_stamp = max(self._event_stamp, segment.last_stamp)
                 self._seen_ms[session.address] = self._clock.elapsed_ms()
                 moved = True
         if session.address not in self.frontier.sessions:
@@ -292,6 +304,8 @@ class Follower:
             return
         for session in list(self.frontier.sessions.values()):
             address, seal_ms = session.address, session.opened.seal_ms
+            if address not in self.frontier.sessions:
+                continue  # ended while another was being sealed
             silent_ms = self._clock.elapsed_ms() - self._seen_ms[address]
             delay_ms = self._seal_delay_ms.setdefault(address, self._rng.randint(0, seal_ms // 4))
             if silent_ms >= seal_ms + delay_ms:
@@ -302,6 +316,22 @@ class Follower:
                     self._seen_ms[address] = self._clock.elapsed_ms() - seal_ms
                 self._wake.set()
 
+    async def _tick_owed(self) -> None:
+        """Post the tick that a writer or sealer owed and died before posting, if anybody needs the watermark."""
+        last = self.frontier.last
+        if last is None or last.stamp >= self._event_stamp:
+            self._owed_since_ms = None
+            return
+        if self._tick is None or not self._settled_wanted:
+            return
+        now_ms = self._clock.elapsed_ms()
+        if self._owed_since_ms is None:
+            self._owed_since_ms = now_ms + self._rng.randint(0, OWED_MS // 2)
+        if now_ms - self._owed_since_ms >= OWED_MS:
+            self._owed_since_ms = None
+            with suppress(Unavailable, ClockSkew):  # then it is tried again
+                await self._tick(self._event_stamp)
+
 
 def _finish(barriers: list[asyncio.Future[None]]) -> None:
     for barrier in barriers:
@@ -309,7 +339,12 @@ def _finish(barriers: list[asyncio.Future[None]]) -> None:
             barrier.set_result(None)
 
 
-def _fail(barriers: list[asyncio.Future[None]], error: LogStoreError) -> None:
+def _again(error: Exception) -> Exception:
+    """What to raise for an error that was met elsewhere; one that nobody raised on purpose is not dressed up."""
+    return type(error)(str(error)) if isinstance(error, LogStoreError) else error
+
+
+def _fail(barriers: list[asyncio.Future[None]], error: Exception) -> None:
     for barrier in barriers:
         if not barrier.done():
-            barrier.set_exception(type(error)(str(error)))
+            barrier.set_exception(_again(error))

@@ -363,6 +363,8 @@ class Log:
                 settings=self._settings.follow or (REMOTE if self._store.remote else LOCAL),
                 on_entry=self._notice_entry,
                 seal=self._seal_session if may_seal else None,
+                tick=self._post_tick if may_seal else None,
+                event_stamp=self._stamps.last,
             )
         return follower
 

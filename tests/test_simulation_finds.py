@@ -21,7 +21,7 @@ from logstore.looks import Looks, StoreTime
 from logstore.objects import Objects
 from logstore.roster import Roster
 from logstore.testing import ManualClock
-from tests.scene import Scene, directed, event, quick, read, take
+from tests.scene import Scene, directed, event, quick, read, take, until
 
 
 class SteeredStore(MemoryStore):
@@ -135,3 +135,22 @@ async def test_a_follower_does_not_wait_for_ever_for_a_slot_that_was_lost(scene:
         reader.process.resume()
         with pytest.raises(Missing, match="0000000001/0000000001"):
             await take(follower, 1)
+
+
+@directed
+async def test_a_tick_that_died_with_its_writer_is_posted_by_who_waits_for_it(scene: Scene) -> None:
+    """A writer that crashes between its final and its tick leaves events above the roster: a settled follower ticks."""
+    web, reader = scene.machine("web"), scene.machine("reader")
+
+    async def live() -> None:
+        async with web.open(quick()) as log, log.writer("web") as writer:
+            await writer.append(event("a"))
+            web.process.crash()
+
+    doomed = web.start(live())
+    await until(lambda: scene.ids() == ["a"])
+    assert not doomed.done()
+    await scene.seal("web", 1)  # and the sealer dies too
+    async with reader.open(quick()) as log:
+        assert await take(log.follow(settled=True), 1) == ["a"]
+    assert scene.bodies() == ["Begin", "Open", "Tick"]
