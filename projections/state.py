@@ -107,7 +107,10 @@ class State:
 
     def take_changes(self) -> dict[str, bytes | None]:
         """The keys whose row changed since the last call, each with what it was before."""
-        before, self._before = self._before or {}, {}
+        before = self._before
+        if not before:
+            return {}
+        self._before = {}
         return {key: old for key, old in before.items() if self.rows.get(key) != old}
 
     def _note(self, keys: Iterable[str]) -> None:

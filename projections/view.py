@@ -22,6 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from logstore import Log, LogStoreError, Position, Reader, Receipt
 from logstore.catchup import Run
@@ -98,7 +99,7 @@ class View:
         self._taking = asyncio.Lock()
         self._decoded: dict[str, tuple[bytes, Data]] = {}
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
-        self._subscribers: list[_Subscriber] = []
+        self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -156,25 +157,27 @@ class View:
         async with self._taking:
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure)) from self._failure
-            try:
-                async with aclosing(self._reader.batch()) as batch:
-                    async for run in batch:
-                        self._take(run)
-            except FoldFailed as error:
-                self._failure = error
-                raise
+            async with aclosing(self._reader.batch()) as batch:
+                async for run in batch:
+                    self._take(run)
             self._state.rise(self._reader.watermark)
 
     def _take(self, run: Run) -> None:
         try:
             self._state.take(run)
+        except LogStoreError as error:
+            self._failure = error
+            raise
+        except BaseException as error:
+            self._failure = FoldFailed(
+                f"interrupted within a run projection={self._projection.name} cause={error!r}; open the view again"
+            )
+            raise
         finally:
             self._spread_changes()
 
     def _spread_changes(self) -> None:
         """Bring indexes and subscribers up to date with the rows."""
-        if self._indexes is None and not self._subscribers:
-            return
         changes = self._state.take_changes()
         for key, before in changes.items():
             old, new = _decode_or_none(key, before), _decode_or_none(key, self._state.rows.get(key))
@@ -306,28 +309,28 @@ class View:
 
     # Changes and verdicts
 
-    async def changes(self) -> AsyncGenerator[Change, None]:
-        """Yield each row that changes from now on, before and after.
+    def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield each row that changes from this call on, before and after.
 
         Changes of one row that come faster than they are taken become one. Never ends by itself. Cost: none beyond
         what moves the view.
         """
         self._state.track_changes()
         subscriber = _Subscriber()
-        self._subscribers.append(subscriber)
-        try:
-            while True:
-                await subscriber.wake.wait()
-                subscriber.wake.clear()
-                if self._failure is not None:
-                    raise type(self._failure)(str(self._failure)) from self._failure
-                while subscriber.before:
-                    key = next(iter(subscriber.before))
-                    old, new = subscriber.before.pop(key), self._state.rows.get(key)
-                    if old != new:
-                        yield Change(key, _decode_or_none(key, old), _decode_or_none(key, new))
-        finally:
-            self._subscribers.remove(subscriber)
+        self._subscribers[subscriber] = None
+        return self._changes(subscriber)
+
+    async def _changes(self, subscriber: _Subscriber) -> AsyncGenerator[Change, None]:
+        while True:
+            await subscriber.wake.wait()
+            subscriber.wake.clear()
+            if self._failure is not None:
+                raise type(self._failure)(str(self._failure)) from self._failure
+            while subscriber.before:
+                key = next(iter(subscriber.before))
+                old, new = subscriber.before.pop(key), self._state.rows.get(key)
+                if old != new:
+                    yield Change(key, _decode_or_none(key, old), _decode_or_none(key, new))
 
     async def settled(self, receipt: Receipt, timeout: float | None = None) -> Mapping[int, Verdict]:
         """Wait until the events of ``receipt`` are settled here; return, by sequence number, why some changed nothing.

@@ -153,6 +153,50 @@ async def test_changes_are_told_before_and_after(log: Log, writer: Writer) -> No
         assert await anext(changes) == Change("c", {"total": 2}, {"total": 5})
 
 
+async def test_changes_count_from_the_call_not_from_the_first_step(log: Log, writer: Writer) -> None:
+    """What happens between ``changes()`` and the first ``anext`` is told; who forgets the iterator is forgotten."""
+    async with View.open(log, Counters()) as view:
+        changes = view.changes()
+        await view.wait_for(await writer.append(add(2)))
+        assert await anext(changes) == Change("c", None, {"total": 2})
+        await changes.aclose()
+        del changes
+        assert not view._subscribers
+
+
+async def test_changes_before_a_subscription_are_not_told_and_harm_no_index(log: Log, writer: Writer) -> None:
+    """What rows were while an earlier subscriber listened is nobody's business later, least of all the indexes'."""
+    async with View.open(log, Deployments()) as view:
+        async with aclosing(view.changes()) as first:
+            await view.wait_for(await writer.append(deployment(1)))
+            assert (await anext(first)).key == "d-1"
+        await view.wait_for(await writer.append(deployment(1, status=9)))
+        assert view.find([("piped_id", "==", "a")], ["status"]).keys == ["d-1"]
+        await view.wait_for(await writer.append(deployment(2)))
+        assert view.find([("piped_id", "==", "a")], ["status"]).keys == ["d-2", "d-1"]
+        async with aclosing(view.changes()) as second:
+            await view.wait_for(await writer.append(deployment(3)))
+            assert (await anext(second)).key == "d-3"
+
+
+async def test_a_view_interrupted_within_a_run_never_folds_it_twice(log: Log, writer: Writer) -> None:
+    """After a MemoryError half of a run may be folded: the view says so from then on, and does not begin it again."""
+
+    class Greedy(Counters):
+        def apply(self, state: Any, event: StoredEvent) -> Any:
+            if event.data == {"add": 2}:
+                raise MemoryError
+            return super().apply(state, event)
+
+    async with View.open(log, Greedy()) as view:
+        await writer.append_many([add(1), add(2), add(4)])
+        with pytest.raises(MemoryError):
+            await view.refresh()
+        with pytest.raises(FoldFailed, match="interrupted within a run"):
+            await view.refresh()
+        assert view.get("c") == {"total": 1}
+
+
 async def test_two_views_at_the_same_place_have_the_same_digest(log: Log, writer: Writer) -> None:
     """P8: equal rows have equal digests, and another row another one."""
     await writer.append_many([deployment(number) for number in range(9)])
