@@ -340,8 +340,12 @@ def _finish(barriers: list[asyncio.Future[None]]) -> None:
 
 
 def _again(error: Exception) -> Exception:
-    """What to raise for an error that was met elsewhere; one that nobody raised on purpose is not dressed up."""
-    return type(error)(str(error)) if isinstance(error, LogStoreError) else error
+    """A new error to raise for one that was met elsewhere; one that nobody raised on purpose stays a bug's."""
+    if isinstance(error, LogStoreError):
+        return type(error)(str(error))
+    broken = RuntimeError(f"following broke by a mistake: {error!r}")
+    broken.__cause__ = error
+    return broken
 
 
 def _fail(barriers: list[asyncio.Future[None]], error: Exception) -> None:

