@@ -11,6 +11,7 @@ Invariants:
 - ``rows`` equals folding all events taken in, in total order, from nothing.
 - A key is in ``_base`` exactly when a pending event touches it.
 - Every pending event is above ``watermark``.
+- Every event is taken in once: whoever feeds a state hands over each session in order, and nothing twice.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class State:
         self._base: dict[str, bytes | None] = {}
         self._pending: list[_Pending] = []
         self._last_order: Order = (0, 0, 0, 0)
+        self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, Verdict] = {}
         self._before: dict[str, bytes | None] | None = None
 
@@ -122,10 +124,13 @@ class State:
 
     def take(self, run: Run) -> None:
         """Take in a run. Cost: a dict update when its events are put, in order and settled; else a fold per event."""
+        segment = run.segment
+        session, stamps = (segment.key.chapter, segment.key.session), run.columns.stamps
+        assert stamps[run.start] > max(self._last_stamps.get(session, 0), self.watermark), f"taken twice {segment.key}"
+        self._last_stamps[session] = stamps[run.stop - 1]
         indices = self._indices(run)
         if not indices:
             return
-        segment = run.segment
         first: Order = (run.columns.stamps[indices[0]], segment.key.chapter, segment.key.session, 0)
         if run.settled and not self._pending:
             self._fold_run(run, indices)
@@ -149,6 +154,7 @@ class State:
         """The watermark has risen: what lies at or below it becomes base. Cost: O(pending events)."""
         assert watermark >= self.watermark, "a watermark never falls"
         self.watermark = watermark
+        self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         if not self._pending:
             return
         settled: set[str] = set()

@@ -192,3 +192,17 @@ def test_a_failing_fold_halts_by_default_naming_the_event() -> None:
     )
     with pytest.raises(FoldFailed, match=r"session=1 seq=0"):
         State(Halting()).take(Run(segment, 0, 1, settled=True))
+
+
+@given(arrivals=histories(), again=st.data())
+def test_a_run_taken_twice_is_refused_and_changes_nothing(arrivals: list[Arrival], again: st.DataObject) -> None:
+    """Each event is taken in once: at once, later, or after it has become base, a second delivery is our mistake."""
+    state = State(History())
+    for count, arrival in enumerate(arrivals, 1):
+        state.take(arrival.run)
+        if arrival.rises:
+            state.rise(max(state.watermark, min(_stamps(arrivals[count:]), default=1 << 60) - 1))
+        rows, pending = dict(state.rows), state.pending_events
+        with pytest.raises(AssertionError, match="taken twice"):
+            state.take(again.draw(st.sampled_from(arrivals[:count])).run)
+        assert (dict(state.rows), state.pending_events) == (rows, pending)
