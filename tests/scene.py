@@ -32,7 +32,7 @@ from logstore.keys import EntryKey, SegmentKey, parse_key, retired_key, segment_
 from logstore.retired import Retired, RetiredSession, encode_retired
 from logstore.segment import Segment, SegmentEncoder, decode_segment
 from logstore.session import SessionId, Tip
-from logstore.testing.process import Process
+from logstore.testing.process import Process, SimulatedClock
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, StoreFace, Weather
 from tests.simulation.truth import Truth
 
@@ -277,6 +277,28 @@ class Script:
 # Those who act ---------------------------------------------------------------------------------
 
 
+class MachineClock:
+    """A machine's clocks, which go on while it is suspended though the timers of its processes do not."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._suspended_ms = 0
+
+    def wall_ms(self) -> int:
+        return self._clock.wall_ms() + self._suspended_ms
+
+    def elapsed_ms(self) -> int:
+        return self._clock.elapsed_ms() + self._suspended_ms
+
+    def step(self, ms: int) -> None:
+        """Set the wall clock forward or back."""
+        self._clock.step(ms)
+
+    def suspend(self, ms: int) -> None:
+        """The lid is closed and opened again: time has passed, and no timer knows."""
+        self._suspended_ms += ms
+
+
 class Machine:
     """A process, its clock, and its scripted way to the bucket."""
 
@@ -284,7 +306,7 @@ class Machine:
         self.scene = scene
         self.name = name
         self.process = process
-        self.clock = process.clock
+        self.clock = MachineClock(process.clock)
         self.face = face
         self.script = Script(face)
 

@@ -258,6 +258,30 @@ async def test_a_writer_that_slept_while_giving_up_is_told_by_the_record(scene: 
 
 
 @directed
+async def test_a_creation_answered_after_a_suspension_is_not_acknowledged_without_a_look(scene: Scene) -> None:
+    """The lid was closed with a flight in the air: no timer has expired, the answer is a success, and it is void."""
+    web = scene.machine("web")
+    gate = Gate()
+    async with opened(web) as log, log.writer("web") as writer:
+        await writer.append(event("a"))
+        web.script.on("create", "log/", gate.before)
+        call = asyncio.create_task(writer.append(event("b")))
+        await gate.met()
+        await scene.seal("web", 1)
+        position = await at_the_end(scene)
+        async with opened(scene.machine("keeper")) as keeper:
+            await keeper.close_chapter()
+        await scene.retire(0)
+        scene.collect(0)
+        web.clock.suspend(GRACE_MS + 1_000)
+        scene.store.clock.step(GRACE_MS + 1_000)
+        gate.open()
+        assert (await call).chapter == 1
+        assert (await writer.append(event("c"))).chapter == 1
+        assert await read(log, after=position) == ["b", "c"]
+
+
+@directed
 async def test_an_opener_that_slept_starts_over(scene: Scene) -> None:
     """Its open entry lies in a chapter that is retired by now: void; it opens in the newest chapter instead."""
     await write(scene, "other", "x")

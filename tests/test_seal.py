@@ -11,7 +11,9 @@ import asyncio
 import pytest
 
 from logstore import LogSettings, Missing, Receipt, WriterSettings
-from logstore.entry import Tick
+from logstore.entry import Open, Tick
+from logstore.frontier import OpenSession
+from logstore.seal import seal_silent
 from tests.scene import Gate, Machine, Scene, directed, event, events, hang, opened_by, quick, read, refuse, take
 
 DEADLINE_S = 1
@@ -417,3 +419,23 @@ def test_seal_times_are_what_this_file_believes() -> None:
     """A session opened with quick() may be sealed after its idle time and four deadlines."""
     settings = quick()
     assert settings.writer.idle_ms + 4 * settings.retry.deadline_ms == SEAL_S * 1_000
+
+
+@pytest.mark.parametrize(("named", "taken", "refused"), [(0, 0, False), (1, 0, False), (2, 0, True), (1, 1, True)])
+@directed
+async def test_a_sealer_heeds_what_it_was_told_and_what_it_read(
+    scene: Scene, named: int, taken: int, refused: bool
+) -> None:
+    """The gap is slot 1: a tick that names two slots, or one event read of it, forbids the seal."""
+    await die(scene.machine("web"), "a")
+    session, tip = scene.session("web", 1)
+    opened = opened_by(scene.roster(), "web")[0].body
+    assert isinstance(opened, Open)
+    silent = OpenSession(session, opened, tip, taken, named)
+    async with scene.machine("other").open(quick()) as log:
+        if refused:
+            with pytest.raises(Missing, match=scene.slot("web", 1, 1)):
+                await seal_silent(silent, log._objects, log._looks, log._stamps)
+        else:
+            assert await seal_silent(silent, log._objects, log._looks, log._stamps) is not None
+    assert finals(scene) == ([] if refused else [(1, 1, True)])

@@ -511,6 +511,19 @@ async def test_a_writer_that_went_quiet_still_posts_its_tick(scene: Scene) -> No
 
 
 @directed
+async def test_a_tick_that_could_not_be_posted_is_tried_again(scene: Scene) -> None:
+    """The store was away when it was due: the quiet writer posts it after another such time."""
+    web = scene.machine("web")
+    async with web.open(settings(idle_ms=600_000)) as log, log.writer("web") as writer:
+        await writer.append(event("a"))
+        rule = web.script.on("create", "roster/", refuse, times=8)
+        await asyncio.sleep(90)
+        assert (rule.met, ticks(scene)) == (8, [])
+        await asyncio.sleep(80)
+        assert len(ticks(scene)) == 1
+
+
+@directed
 async def test_a_clean_close_leaves_a_tick_above_its_events(scene: Scene) -> None:
     """Whoever closes with events above the newest entry posts one tick, so that they are settled at once."""
     async with scene.machine("web").open() as log:
