@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format test test-ceph demo bench simulate model clean
+.PHONY: help check format test test-ceph demo bench bench-views simulate model clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,8 +64,13 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 demo: $(VENV)/.base ## writers, a kill -9 and readers on one store (ARGS=s3://... for another)
 	$(BIN)/logstore demo $(ARGS)
 
-bench: $(VENV)/.bench ## the benchmarks
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+VIEWS := benchmarks/bench_views.py benchmarks/bench_reads.py
+
+bench: $(VENV)/.bench ## the benchmarks, without those of views
+	$(BIN)/python -m pytest benchmarks $(addprefix --ignore=,$(VIEWS)) $(ARGS)
+
+bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some ten minutes
+	$(BIN)/python -m pytest $(VIEWS) $(ARGS)
 
 simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)

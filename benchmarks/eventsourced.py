@@ -1,0 +1,61 @@
+"""The peer ``eventsourcing`` on SQLite: the same small events in its own tables, by its own mapper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from eventsourcing.application import Application
+from eventsourcing.domain import DomainEvent
+from eventsourcing.utils import get_topic
+
+from logstore import Event
+
+BATCH = 1_000
+
+
+class StatusChanged(DomainEvent):
+    project_id: str
+    status: int
+    commit: str
+    updated_at: int
+
+
+class Eventsourced:
+    """An application whose recorder holds the events."""
+
+    def __init__(self, path: Path) -> None:
+        self._application: Application[UUID] = Application(
+            env={
+                "PERSISTENCE_MODULE": "eventsourcing.sqlite",
+                "SQLITE_DBNAME": str(path),
+            }
+        )
+        get_topic(StatusChanged)
+
+    def store(self, events: Iterable[Event]) -> None:
+        mapper, versions, stored = self._application.mapper, dict[UUID, int](), []
+        now = StatusChanged.create_timestamp()
+        for event in events:
+            originator = uuid5(NAMESPACE_URL, event.key)
+            versions[originator] = version = versions.get(originator, 0) + 1
+            assert event.data is not None
+            changed = StatusChanged(originator_id=originator, originator_version=version, timestamp=now, **event.data)
+            stored.append(mapper.to_stored_event(changed))
+        for start in range(0, len(stored), BATCH):
+            self._application.recorder.insert_events(stored[start : start + BATCH])
+
+    def select_and_decode(self) -> int:
+        """Go through its notification log, and make each notification the event that was stored."""
+        recorder, decode = self._application.recorder, self._application.mapper.to_domain_event
+        count, start = 0, 1
+        while notifications := recorder.select_notifications(start, BATCH):
+            for notification in notifications:
+                decode(notification)
+            start = notifications[-1].id + 1
+            count += len(notifications)
+        return count
+
+    def close(self) -> None:
+        self._application.close()

@@ -1,0 +1,46 @@
+"""What a view takes: ``python -m benchmarks.memory URL`` opens one, asks it a question on each index, prints JSON.
+
+It runs in a process of its own. ``resident_bytes``: what the process grew by, as the kernel counts it (VmRSS), from
+before the log is opened until all indexes are built: so the allocator's waste, and the segments that the log
+remembers, count. ``peak_bytes``: the same at its highest (VmHWM).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import logstore
+from benchmarks.documents import Deployments, project, uuid
+from projections import View
+
+PROJECT = ("project_id", "==", project(0))
+QUESTIONS = (
+    [PROJECT],
+    [PROJECT, ("status", "==", 1)],
+    [("piped_id", "==", uuid("piped", 0)), ("status", "in", [0, 1, 2, 3])],
+)
+
+
+async def measure(url: str) -> dict[str, int]:
+    before = _status_bytes("VmRSS")
+    async with logstore.open(url, read_only=True) as log, View.open(log, Deployments()) as view:
+        for where in QUESTIONS:
+            assert view.explain(where).index is not None
+        return {
+            "rows": len(view),
+            "msgpack_bytes": sum(map(len, view._state.rows.values())),
+            "resident_bytes": _status_bytes("VmRSS") - before,
+            "peak_bytes": _status_bytes("VmHWM") - before,
+        }
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(measure(sys.argv[1]))))
