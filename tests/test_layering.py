@@ -32,7 +32,7 @@ LAYERS = {
         "values spans",
         "index query",
         "projection state",
-        "view",
+        "view testing",
         "snapshot",
         "documents claims demo",
         "cli",

@@ -12,8 +12,9 @@ import logstore
 import logstore.errors
 import logstore.testing
 import projections
+import projections.testing
 
-WINDOWS = (logstore, logstore.testing, projections)
+WINDOWS = (logstore, logstore.testing, projections, projections.testing)
 
 
 def shown(window: ModuleType) -> list[str]:
