@@ -41,6 +41,7 @@ __all__ = ["Run", "catch_up"]
 WINDOW_MAX: Final = 8  # slots fetched ahead of one session; those beyond its end are wasted GETs
 AHEAD_MAX: Final = 24  # segments fetched ahead of the merge in all
 ENTRIES_AHEAD_MAX: Final = 32
+MEASURED_AFTER_SLOTS: Final = 1_000  # so long a session costs 20 GETs to measure, and 1,000 to read so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class _Stream:
         self._bounded = stop is not None
         self._objects = objects
         self._now_stamp = now_stamp
+        self._first_slot = slot
         self._budget = budget
         self._window = 1
         self._ahead: deque[asyncio.Future[Segment | None]] = deque()
@@ -162,10 +164,15 @@ class _Stream:
         if self.head is None:
             self.drop_ahead()
             return None
-        if self._stop is None and self.head.first_stamp > self._now_stamp and not self.head.final:
+        if self._stop is None and self._may_be_endless(self.head):
             await self._measure()
         self._window = min(self._window * 2, WINDOW_MAX)
         return self.head
+
+    def _may_be_endless(self, segment: Segment) -> bool:
+        """Whether its writer may write as fast as we read: by its stamp or, were our clock wrong, by its length."""
+        young = segment.first_stamp > self._now_stamp or segment.key.slot - self._first_slot >= MEASURED_AFTER_SLOTS
+        return young and not segment.final
 
     async def _measure(self) -> None:
         """Being written right now: read to where it has got, and no further."""

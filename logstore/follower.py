@@ -259,12 +259,19 @@ class Follower:
         return [segment for segment in present if segment is not None]
 
     def _take_remembered(self, addresses: Collection[Address]) -> bool:
-        """Take in what this process stored or fetched already of the roster and these sessions; whether anything."""
+        """Take in what this process stored or fetched already of the roster and these sessions; whether anything.
+
+        Only of chapters known unretired: for the others a round looks first.
+        """
         moved = False
         while (entry := self._objects.remembered_entry(*self.frontier.next_address)) is not None:
+            if not self._looks.fresh(entry.chapter):
+                break
             moved |= self._take_entries([entry])
         sessions = self.frontier.sessions
         for session in [sessions[address] for address in addresses if address in sessions]:
+            if not self._looks.fresh(session.id.chapter):
+                continue
             while (segment := self._objects.remembered_segment(session.id.segment_key(session.tip.slot))) is not None:
                 moved |= self._take_segments(session, [segment])
                 if segment.final:
