@@ -515,7 +515,7 @@ async def write_for_ever(writer: Writer, stop: asyncio.Event, payload: int = 10)
     return count
 
 
-@pytest.mark.parametrize("skew_ms", [-1_500, 0, 1_500])
+@pytest.mark.parametrize("skew_ms", [-1_500, 0, 1_500, 3 * 3_600_000])
 @directed
 async def test_catching_up_ends_while_a_fast_writer_goes_on(scene: Scene, skew_ms: int) -> None:
     """``read`` goes to what is stored when it starts, or a moment later: a fast writer cannot keep it for ever."""
