@@ -297,3 +297,14 @@ def test_the_history_reads_like_a_story(world: World) -> None:
         "0.0000 web-1      create k 2d711642b726 arrived=0.0000 created answered=0.0000 created",
         "0.0000 web-1      get    k arrived=never - answered=0.0000 unavailable",
     ]
+
+
+def test_weather_may_strike_some_verbs_only(world: World) -> None:
+    """A store may refuse creations while it still answers other requests."""
+
+    async def main() -> list[str]:
+        await world.face.create("k", b"")
+        face = world.weather(Weather(throttled=1.0, verbs=("create",)))
+        return [await told(face.create("l", b"")), await told(face.get("k"))]
+
+    assert world.run(main()) == ["Unavailable", "done"]

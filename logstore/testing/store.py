@@ -52,6 +52,7 @@ class Weather:
     late: float = 0.0  # the connection broke, the request is under way, lands up to late_ms later
     silent: float = 0.0  # never an answer, until the caller gives up; done, not done, or done late
     late_ms: float = 60_000.0
+    verbs: tuple[str, ...] = ()  # which requests it strikes; none named: all
 
 
 CALM = Weather()
@@ -299,7 +300,7 @@ class _Way:
     def __post_init__(self) -> None:
         rng, weather = self.rng, self.weather
         self.there_ms, self.back_ms = self._trip_ms(), self._trip_ms()
-        dice = rng.random()
+        dice = rng.random() if not weather.verbs or self.verb in weather.verbs else 1.0
         for fault in ("throttled", "conflict", "unsent", "lost", "late", "silent"):
             dice -= getattr(weather, fault)
             if dice < 0:

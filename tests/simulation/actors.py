@@ -180,8 +180,8 @@ class Writing:
         except Unknown as error:
             history.end(append, Outcome.UNKNOWN, str(error))
             actor.stage.unknowns.append((append, error))
-            if rng.random() < 0.5:
-                await actor.sleep(5)
+            if rng.random() < 0.7:
+                await actor.sleep(rng.choice([0.1, 3]))
                 await resolve(actor.stage, me, log, append, error)
         except Forgivable as error:
             history.end(append, Outcome.REFUSED, str(error))

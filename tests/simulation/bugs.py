@@ -94,11 +94,15 @@ BUGS: dict[str, Bug] = {
         ("P6",), 0, Writer, "_settle", "if outcome is _Outcome.GAVE_UP:", "if outcome is None:"
     ),
     "send again at the end": Bug(("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)"),
-    "stamps read are not merged": Bug(("P7",), 0, Objects, "segment", "self._stamps.merge(segment.last_stamp)", "pass"),
-    "settled though a session may go on": Bug(
-        ("P7",), 0, _Merge, "runs", "stream.next_stamp() <= dry_stamp", "stream.next_stamp() > 0"
+    "stamps read are not merged": Bug(
+        ("P7",), 0, Objects, "fetch_segment", "self._stamps.merge(segment.last_stamp)", "pass"
     ),
-    "settled above the last entry": Bug(("P7",), 0, _Merge, "runs", "settled = entry is not None and", "settled ="),
+    "settled though a session may go on": Bug(
+        ("P7",), 0, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._known_stamp(entry)"
+    ),
+    "settled above the last entry": Bug(
+        ("P7",), 0, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._dry_stamp()"
+    ),
     "settled is said too soon": Bug(
         ("P7",),
         0,

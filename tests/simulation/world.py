@@ -353,8 +353,11 @@ def draw_weather(rng: random.Random) -> Weather:
 
 def draw_storm(rng: random.Random) -> Weather:
     """A time in which hardly anything works, each in its own way."""
-    fault = rng.choice(["throttled", "unsent", "lost", "late", "silent", "slow"])
-    return replace(Weather(slow_ms=3_000, late_ms=LATE_MS), **{fault: rng.choice([0.3, 0.8, 1.0])})
+    fault = rng.choice(["throttled", "unsent", "lost", "late", "late", "silent", "slow"])
+    return replace(
+        Weather(slow_ms=3_000, late_ms=LATE_MS, verbs=rng.choice([(), ("create",)])),
+        **{fault: rng.choice([0.3, 0.8, 1.0])},
+    )
 
 
 def _innermost(error: BaseException) -> BaseException:
