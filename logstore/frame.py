@@ -24,6 +24,7 @@ from logstore.errors import Corrupt
 
 __all__ = [
     "DIGEST_BYTES",
+    "UNSEARCHED_BYTES_MAX",
     "Fields",
     "Frame",
     "ObjectType",
@@ -38,7 +39,7 @@ MAGIC: Final = b"LGST"
 VERSION: Final = 1
 DIGEST_BYTES: Final = 32
 CONTAINERS_MAX: Final = 1 << 20  # arrays and maps in one object; each takes 64 bytes of memory and more
-_UNSEARCHED_BYTES_MAX: Final = 1 << 10  # so little can announce 8 MB of arrays at most
+UNSEARCHED_BYTES_MAX: Final = 1 << 10  # so little can announce 8 MB of arrays at most
 _UNCOUNTED_BYTES_MAX: Final = 64 << 10  # so little can hold 8 MB of empty arrays and maps at most
 _PREFIX: Final = struct.Struct(">4sBBHI")
 
@@ -120,7 +121,7 @@ def unpack(
     >>> unpack(bytes.fromhex("81a16101"))
     {'a': 1}
     """
-    if len(packed) > _UNSEARCHED_BYTES_MAX:
+    if len(packed) > UNSEARCHED_BYTES_MAX:
         scout = msgpack.Unpacker(max_buffer_size=len(packed))
         scout.feed(packed)
         scout.skip()
