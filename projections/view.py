@@ -17,14 +17,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from logstore import Log, LogStoreError, Position, Reader, Receipt
+from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.catchup import Run
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
@@ -35,6 +35,7 @@ from projections.state import State, Verdict
 
 __all__ = ["Change", "View", "ViewStatistics"]
 
+OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 DECODED_ROWS_MAX: Final = 50_000
 DIGEST_MODULUS: Final = 1 << 256
 
@@ -145,8 +146,13 @@ class View:
             follower = self._reader.start_follower()
             while True:
                 changed = follower.changed()
-                await self._take_batch()
-                await changed.wait()
+                try:
+                    await self._take_batch()
+                    await changed.wait()
+                except Unavailable:
+                    if self._log.follower is not follower:
+                        raise
+                    await asyncio.sleep(OUTAGE_PAUSE_S)
         except LogStoreError as error:
             self._failure = error
             for subscriber in self._subscribers:
@@ -158,9 +164,29 @@ class View:
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure)) from self._failure
             async with aclosing(self._reader.batch()) as batch:
-                async for run in batch:
-                    self._take(run)
+                await self._take_whole_segments(batch)
             self._state.rise(self._reader.watermark)
+
+    async def _take_whole_segments(self, batch: AsyncIterator[Run]) -> None:
+        """Take runs in so that whoever looks meanwhile never sees a part of an append.
+
+        A segment whose events others' come between is several runs: from its first to its last they are held.
+        """
+        held: list[Run] = []
+        parted: set[tuple[int, int]] = set()
+        try:
+            async for run in batch:
+                held.append(run)
+                session = (run.segment.key.chapter, run.segment.key.session)
+                if run.stop < run.segment.count:
+                    parted.add(session)
+                else:
+                    parted.discard(session)
+                while held and not parted:
+                    self._take(held.pop(0))
+        finally:
+            while held and self._failure is None:  # the reader is past them
+                self._take(held.pop(0))
 
     def _take(self, run: Run) -> None:
         try:

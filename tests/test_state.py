@@ -206,3 +206,17 @@ def test_a_run_taken_twice_is_refused_and_changes_nothing(arrivals: list[Arrival
         with pytest.raises(AssertionError, match="taken twice"):
             state.take(again.draw(st.sampled_from(arrivals[:count])).run)
         assert (dict(state.rows), state.pending_events) == (rows, pending)
+
+
+def test_the_watermark_may_stand_within_an_append() -> None:
+    """Each event settles by itself: rows at the watermark may hold a part of an ``append_many`` for a while."""
+    encoder, state = EventEncoder(), State(History())
+    for session, stamp in ((1, 10), (2, 11)):
+        events = [encoder.encode(Event("A", "x", "changed", {"n": session * 10 + index})) for index in range(2)]
+        _, segment = SegmentEncoder().encode(
+            SegmentKey("w", 0, session, 0), events, first_sequence=0, first_stamp=stamp, acknowledged=0, previous=b""
+        )
+        state.take(Run(segment, 0, 2, settled=False))
+    state.rise(10)
+    assert msgpack.unpackb(state.base_rows()["x"]) == {"seen": [10]}
+    assert msgpack.unpackb(state.rows["x"]) == {"seen": [10, 11, 20, 21]}
