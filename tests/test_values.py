@@ -20,7 +20,9 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False),
     st.text(),
     st.binary(),
-    st.sampled_from([2**53, 2**53 + 1, 2**63, 2**63 - 1, 2**64 - 1, float(2**53), float(2**63), -0.0, 0, "\x00", b"\x00"]),
+    st.sampled_from(
+        [2**53, 2**53 + 1, 2**63, 2**63 - 1, 2**64 - 1, float(2**53), float(2**63), -0.0, 0, "\x00", b"\x00"]
+    ),
 )
 VALUES = st.recursive(
     SCALARS,
