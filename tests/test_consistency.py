@@ -224,7 +224,7 @@ async def test_a_damaged_log_is_told_and_rows_stay_readable(scene: Scene) -> Non
         await still.wait_for(await writer.append(thing(1)), timeout=60)
         await following.wait_for(await writer.append(thing(2)), timeout=60)
         async with aclosing(following.changes()) as changes:
-            await writer.append(thing(3))
+            receipt = await writer.append(thing(3))
             name = scene.slot("a", 1, 2)
             scene.store.flip(name, 700)
             with pytest.raises(Corrupt, match=name):
@@ -232,8 +232,17 @@ async def test_a_damaged_log_is_told_and_rows_stay_readable(scene: Scene) -> Non
         for view in (still, following):
             with pytest.raises(Corrupt, match=name):
                 await view.refresh()
+            with pytest.raises(Corrupt, match=name):
+                await view.wait_for(receipt)
+            with pytest.raises(Corrupt, match=name):
+                await view.settled(receipt, timeout=600)
         assert (seen(still), seen(following)) == ([1, 2], [1, 2])
         assert "Corrupt" in repr(following)
+        scene.store.flip(name, 700)
+        await still.refresh()
+        assert seen(still) == [1, 2, 3]
+        with pytest.raises(Corrupt, match=name):
+            await following.refresh()
 
 
 @directed

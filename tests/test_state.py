@@ -220,3 +220,15 @@ def test_the_watermark_may_stand_within_an_append() -> None:
     state.rise(10)
     assert msgpack.unpackb(state.base_rows()["x"]) == {"seen": [10]}
     assert msgpack.unpackb(state.rows["x"]) == {"seen": [10, 11, 20, 21]}
+
+
+def test_the_oldest_verdicts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P13: memory of why events changed nothing is bounded; the newest are kept."""
+    monkeypatch.setattr("projections.state.VERDICTS_REMEMBERED_MAX", 3)
+    encoder, state = EventEncoder(), State(History())
+    events = [encoder.encode(Event("A", "x", "changed", {"n": 1})) for _ in range(6)]
+    _, segment = SegmentEncoder().encode(
+        SegmentKey("w", 0, 1, 0), events, first_sequence=0, first_stamp=1, acknowledged=0, previous=b""
+    )
+    state.take(Run(segment, 0, 6, settled=True))
+    assert [state.verdict((0, 1, seq)) is not None for seq in range(6)] == [False] * 3 + [True] * 3
