@@ -21,6 +21,7 @@ from tests.simulation.truth import Truth
 __all__ = ["CHECKERS", "Evidence", "check", "fold"]
 
 APPEND_S_MAX = 600.0  # an append may meet pauses, seals and deadlines, each bounded; together they stay below this
+SILENCE_S = 4.5  # the least idle time and four creation deadlines of these worlds, and some drift of clocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +225,30 @@ def p9_read_your_writes(evidence: Evidence) -> Iterator[str]:
             key = evidence.truth.events[evidence.truth.place[append.ids[0]]].key
             stored_s.setdefault((append.process, key), append.ended_s)
     asked_before: set[tuple[str, str]] = set()  # asked before it was acknowledged, without an answer: may ask again
+    woken = slots_below_a_creation_after_a_silence(evidence.requests)
     for request in evidence.requests:
         address = (request.process, request.key)
+        if address in woken:
+            continue  # it must make sure that nobody took it for dead meanwhile
         if request.verb == "get" and address in stored_s:
             if request.sent_s > stored_s[address] and address not in asked_before:
                 yield f"P9 a process fetched its own segment: {request}"
             elif request.outcome in {"unavailable", "cancelled", ""}:
                 asked_before.add(address)
+
+
+def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[tuple[str, str]]:
+    """Process and name of each slot whose successor its owner created when silent for as long as it takes to be sealed."""
+    last_s: dict[tuple[str, str], float] = {}
+    woken: set[tuple[str, str]] = set()
+    for request in requests:
+        if request.verb == "create" and request.key.startswith("log/"):
+            prefix, slot = request.key.rsplit("/", 1)
+            began_s = last_s.get((request.process, prefix), request.sent_s)
+            last_s[request.process, prefix] = request.sent_s
+            if request.sent_s - began_s >= SILENCE_S and int(slot):
+                woken.add((request.process, f"{prefix}/{int(slot) - 1:0{len(slot)}d}"))
+    return woken
 
 
 def p13_bounded(evidence: Evidence) -> Iterator[str]:
