@@ -124,6 +124,8 @@ class Log:
     ) -> None:
         if history not in HISTORIES:
             raise InvalidArgument(f"no such history policy history={history!r} known={', '.join(HISTORIES)}")
+        if type(grace_ms) is not int or not 1 <= grace_ms < 1 << 63:
+            raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._metered = MeteredStore(store)
         self._store = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
         self._settings = settings
@@ -242,9 +244,10 @@ class Log:
         if settings.linger_ms is None:
             settings = replace(settings, linger_ms=REMOTE_LINGER_MS if self._store.remote else 0)
         beyond_idle_ms = CREATION_DEADLINES_BEFORE_SEAL * self._settings.retry.deadline_ms
-        if self.identity.grace_ms < 4 * (2 * settings.idle_ms_max + beyond_idle_ms):
+        idle_ms = max(settings.idle_ms, settings.idle_ms_max)
+        if self.identity.grace_ms < 4 * (2 * idle_ms + beyond_idle_ms):
             raise InvalidArgument(
-                f"idle_ms_max is too long for this store's grace idle_ms_max={settings.idle_ms_max}"
+                f"idle times are too long for this store's grace longest_idle_ms={idle_ms}"
                 f" grace_ms={self.identity.grace_ms}; grace must be 4 times the longest idle and seal time"
             )
         writer = Writer(

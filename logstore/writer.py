@@ -20,13 +20,13 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Final
 
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock, stamp_ms
-from logstore.entry import Body, Entry, Open
+from logstore.entry import FLIGHTS_MAX, Body, Entry, Open
 from logstore.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -78,6 +78,17 @@ class WriterSettings:
     session_age_ms_max: int = 3_600_000
     session_bytes_max: int = 4 << 30
     tick_ms: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Some go into the list that all share: what FORMAT has no place for there would stop every reader."""
+        for setting in fields(self):
+            value, least = getattr(self, setting.name), int(setting.name != "linger_ms")
+            if value is None and setting.name == "linger_ms":
+                continue
+            if type(value) is not int or not least <= value < 1 << 63:
+                raise InvalidArgument(f"needs a whole number, at least {least} {setting.name}={value!r:.40}")
+        if self.flights > FLIGHTS_MAX:
+            raise InvalidArgument(f"too many at once flights={self.flights} limit={FLIGHTS_MAX}")
 
 
 @dataclass(frozen=True, slots=True)

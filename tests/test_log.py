@@ -107,9 +107,12 @@ async def test_a_store_out_of_reach_is_unavailable_in_bounded_time(scene: Scene)
 
 
 async def test_arguments_are_checked() -> None:
-    """No such history, a log that is not entered, idle times that the grace cannot bear: argument errors."""
+    """No such history or grace, a log not entered, idle times that the grace cannot bear: argument errors."""
     with pytest.raises(InvalidArgument, match="history"):
         logstore.open(MemoryStore(), history="some")
+    for grace_ms in (-5, 0, 1.5e9):
+        with pytest.raises(InvalidArgument, match="grace_ms"):
+            logstore.open(MemoryStore(), grace_ms=grace_ms)  # type: ignore[arg-type]
     log = logstore.open(MemoryStore())
     for use in (lambda: log.writer("w"), log.read, log.follow):
         with pytest.raises(InvalidArgument, match="not open"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -752,3 +753,36 @@ async def test_a_writer_needs_a_name(scene: Scene) -> None:
         async with log.writer("../ü/%2F*") as writer:
             assert (await writer.append(event("a"))).writer == "../ü/%2F*"
         assert await read(log) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flights": 65},
+        {"flights": 0},
+        {"idle_ms": 1_000.0},
+        {"idle_ms": -50_000},
+        {"idle_ms": True},
+        {"tick_ms": None},
+        {"linger_ms": -1},
+    ],
+    ids=str,
+)
+def test_settings_that_an_open_entry_cannot_hold_are_refused(wrong: dict[str, Any]) -> None:
+    """Regression: 65 flights, or a fraction of a millisecond, were posted and stopped every reader for ever."""
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        WriterSettings(**wrong)
+
+
+def test_a_deadline_that_an_open_entry_cannot_hold_is_refused() -> None:
+    """Regression: seal times are made of the creation deadline; a fraction in it stopped every reader for ever."""
+    with pytest.raises(InvalidArgument, match="deadline_ms"):
+        RetrySettings(deadline_ms=10_000.5)  # type: ignore[arg-type]
+
+
+@directed
+async def test_the_first_idle_time_is_held_to_the_grace_too(scene: Scene) -> None:
+    """Regression: only ``idle_ms_max`` was, though a session starts with ``idle_ms``, whichever is longer."""
+    async with scene.machine("web").open() as log:
+        with pytest.raises(InvalidArgument, match="grace"):
+            log.writer("web", WriterSettings(idle_ms=48 * HOUR_S * 1_000))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from logstore.clock import Clock, SystemClock
-from logstore.errors import AlreadyExists, NotFound, Unavailable
+from logstore.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from logstore.filestore.base import Blob, FileStore, Listed
 
 __all__ = ["MeteredStore", "RetrySettings", "RetryingStore", "StoreStatistics", "VerbStatistics"]
@@ -45,7 +45,9 @@ class RetrySettings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            assert getattr(self, field.name) >= 1, f"{field.name} must be at least 1"
+            value = getattr(self, field.name)
+            if type(value) is not int or value < 1:  # the deadline goes into open entries: a fraction would ruin them
+                raise InvalidArgument(f"needs a whole number, at least 1 {field.name}={value!r:.40}")
 
     def pause_ceiling_ms(self, failures: int) -> int:
         """The longest pause after that many failures: it doubles each time, up to ``pause_max_ms``.
