@@ -58,7 +58,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong (``damage``) or worth knowing (``note``): about what, what it is, what to do next."""
+    """One thing that is wrong (``damage``) or worth knowing (``note``): about what, what it is, what to do next.
+
+    >>> async def is_sound(log):
+    ...     return not [finding async for finding in log.check() if finding.severity == "damage"]
+    """
 
     severity: Literal["damage", "note"]
     key: str
@@ -71,7 +75,14 @@ class Finding:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a check has come; it counts up while the check runs."""
+    """How far a check has come; it counts up while the check runs.
+
+    >>> async def count(log):
+    ...     progress = Progress()
+    ...     async for finding in log.check(progress):
+    ...         print(finding)
+    ...     return progress.events
+    """
 
     objects: int = 0
     bytes: int = 0

@@ -29,7 +29,18 @@ __all__ = [
 
 
 class LogStoreError(Exception):
-    """Base of every error raised on purpose. Catch it to catch them all."""
+    """Base of every error raised on purpose. Catch it to catch them all.
+
+    >>> async def append_or_say_why(writer, event):
+    ...     try:
+    ...         return await writer.append(event)
+    ...     except NotStored:
+    ...         return "append it again"
+    ...     except Unknown as unknown:
+    ...         return f"ask later: {unknown.token}"
+    ...     except LogStoreError as error:
+    ...         return str(error)
+    """
 
 
 # The store --------------------------------------------------------------------------------

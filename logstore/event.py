@@ -179,6 +179,9 @@ class StoredEvent:
     """An event as read back: what was appended, and where it stands in the log.
 
     ``settled`` says whether its place in the total order was final when it was yielded.
+
+    >>> async def example(log):
+    ...     return [(event.key, event.order) async for event in log.read() if event.data and event.data["status"] == 1]
     """
 
     __slots__ = (

@@ -6,7 +6,9 @@ that could come next, all at once; after a hit the next round starts at once, ot
 
 Invariants:
 - No LIST; an idle round costs one GET, and one per open session; once a minute two more, and one per flight of these.
-- ``refresh`` returns after a round that began after the call found every end.
+- ``refresh`` returns when rounds that began after the call have found every end that there was: each absent slot
+  counts for its own session, so that no number of busy writers can hold it up.
+- Silent sessions are sealed however busy the others are.
 - What this process stored is taken in without a request.
 - An error that polling cannot heal (Corrupt, Missing, Trimmed) ends the follower and reaches every waiter.
 """
@@ -21,13 +23,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from logstore.clock import Clock
-from logstore.entry import Address, Entry
+from logstore.entry import Address, Closed, Entry
 from logstore.errors import ClockSkew, LogStoreError, Missing, Unavailable
 from logstore.frontier import Frontier, OpenSession
-from logstore.keys import segment_key
+from logstore.keys import NUMBER_MAX, segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
-from logstore.roster import is_tail
+from logstore.roster import gallop, is_tail
 from logstore.segment import Segment
 from logstore.witness import is_witnessed
 
@@ -36,12 +38,17 @@ __all__ = ["Follower", "FollowSettings"]
 CHECK_MS: Final = 60_000  # between looks beyond the ends
 OWED_MS: Final = 90_000  # half as long again as a writer leaves events without an entry above them
 ENTRIES_WINDOW_MAX: Final = 32
+MEASURED_AFTER_ROUNDS: Final = 8  # a session that showed no end in so many is written as fast as we read
 PAUSE_GROWTH: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """How eagerly to poll: milliseconds between rounds that find nothing, growing from ``_min`` to ``_max``."""
+    """How eagerly to poll: milliseconds between rounds that find nothing, growing from ``_min`` to ``_max``.
+
+    >>> FollowSettings(poll_ms_min=5, poll_ms_max=1_000).poll_ms_max
+    1000
+    """
 
     poll_ms_min: int
     poll_ms_max: int
@@ -90,6 +97,8 @@ class Follower:
         self._seal_delay_ms: dict[Address, int] = {}
         self._windows: dict[Address, int] = {}
         self._entries_window = 1
+        self._ended: set[Address] = set()  # sessions whose next slot was absent in the last round
+        self._roster_ended = False  # likewise
         self._rounds = 0
         self._task = asyncio.create_task(self._run(), name="logstore follower")
 
@@ -162,11 +171,11 @@ class Follower:
                     moved = False
                     _fail(barriers, error)
                 _finish(barriers)
+                await self._seal_silent()
+                await self._tick_owed()
                 if moved:
                     pause_ms = self._settings.poll_ms_min
                 elif not self._barriers:
-                    await self._seal_silent()
-                    await self._tick_owed()
                     await self._pause(pause_ms)
                     pause_ms = min(pause_ms * PAUSE_GROWTH, self._settings.poll_ms_max)
         except LogStoreError as error:
@@ -190,16 +199,43 @@ class Follower:
             pass
 
     async def _reach_ends(self, is_barrier: bool) -> bool:
-        """One round; for a barrier as many as it takes until a round found nothing, then the tail is made sure of."""
-        moved = again = await self._round()
-        while is_barrier and (again or not await self._check_tail()):
-            again = await self._round()
-            moved |= again
+        """One round; for a barrier as many as it takes to find every end, the tail made sure of."""
+        moved = await self._round()
+        if is_barrier:
+            moved |= await self._find_all_ends()
         if self._clock.elapsed_ms() - self._checked_ms >= CHECK_MS:
             self._checked_ms = self._clock.elapsed_ms()
             await self._check_tail()
             await self._check_sessions()
         return moved
+
+    async def _find_all_ends(self) -> bool:
+        """Go on with rounds until the roster's end was found, and that of each session opened up to it. Any moves?"""
+        moved, rounds, found = False, 1, set(self._ended)
+        while not (self._roster_ended and await self._check_tail()):
+            moved |= await self._round()
+            rounds, found = rounds + 1, found | self._ended
+        wanted = [session for address, session in self.frontier.sessions.items() if address not in found]
+        stops: dict[Address, int] = {}
+        while wanted:
+            if rounds >= MEASURED_AFTER_ROUNDS and not stops:
+                stops = {session.address: await self._measure(session) for session in wanted}
+            moved |= await self._round()
+            rounds += 1
+            wanted = [
+                session
+                for session in wanted
+                if session.address in self.frontier.sessions
+                and session.address not in self._ended
+                and session.tip.slot < stops.get(session.address, NUMBER_MAX)
+            ]
+        return moved
+
+    async def _measure(self, session: OpenSession) -> int:
+        """How many slots a session has: at least those that are acknowledged now."""
+        first = session.tip.slot
+        last = await gallop(lambda slot: self._objects.segment(session.id.segment_key(slot)), first)
+        return first if last is None else last[0] + 1
 
     async def _check_tail(self) -> bool:
         return await is_tail(self._objects, self._looks, *self.frontier.next_address)
@@ -225,12 +261,14 @@ class Follower:
         frontier = self.frontier
         chapter, number = frontier.next_address
         sessions = [(session, session.tip.slot, session.named) for session in frontier.sessions.values()]
+        self._ended, self._roster_ended = set(), False
         found, segments = await asyncio.gather(
             self._fetch_entries(chapter, number),
             asyncio.gather(*(self._fetch_segments(session, slot) for session, slot, _ in sessions)),
         )
         for due in {chapter, *(session.id.chapter for session, _, _ in sessions)}:
             if not self._looks.fresh(due) and (record := await self._looks.retired(due)) is not None:
+                self._ended, self._roster_ended = set(), False  # what was absent there proves nothing
                 frontier.take_retirement(record)
                 self._tell_changed()
                 return True
@@ -247,6 +285,7 @@ class Follower:
         window = range(number, number + self._entries_window)
         entries = await asyncio.gather(*(self._objects.entry(chapter, n) for n in window))
         present = entries[: entries.index(None)] if None in entries else entries
+        self._roster_ended = len(present) < len(entries) and not (present and isinstance(present[-1].body, Closed))
         self._entries_window = min(self._entries_window * 2, ENTRIES_WINDOW_MAX) if present else 1
         return [entry for entry in present if entry is not None]
 
@@ -255,6 +294,8 @@ class Follower:
         keys = [session.id.segment_key(slot + i) for i in range(window)]
         segments = await asyncio.gather(*(self._objects.segment(key) for key in keys))
         present = segments[: segments.index(None)] if None in segments else segments
+        if len(present) < window:
+            self._ended.add(session.address)
         self._windows[session.address] = min(window * 2, session.opened.flights * 2) if present else 1
         return [segment for segment in present if segment is not None]
 
@@ -322,6 +363,8 @@ class Follower:
                 except Unavailable:
                     self._seen_ms[address] = self._clock.elapsed_ms() - seal_ms
                 self._wake.set()
+                if self._barriers:
+                    return  # the others are sealed after the next round
 
     async def _tick_owed(self) -> None:
         """Post the tick that a writer or sealer owed and died before posting, if anybody needs the watermark."""

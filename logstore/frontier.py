@@ -64,6 +64,10 @@ class Position:
     """How far a reader is; ``str()`` and ``parse`` carry it past the process's end. About 60 bytes per open session.
 
     ``settled`` is the place of the last event, where the reader was a settled one.
+
+    >>> position = Position(bytes(16), (0, 3), bytes(32))
+    >>> Position.parse(str(position)) == position
+    True
     """
 
     store_id: bytes

@@ -68,6 +68,9 @@ class Survey:
 
     ``newest_stamp``: the greatest of any event, ``newest_entry_stamp`` of any roster entry; 0 without one.
     ``skew_ms``: how far the store's clock is ahead of this machine's. ``now_ms``: the store's time, None: not told.
+
+    >>> async def who_writes(log):
+    ...     return [session.writer for session in (await log.survey()).open_sessions]
     """
 
     store_id: str
@@ -101,7 +104,11 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """What ``log.seal()`` did about an open session, and why. ``damaged``: it must not be sealed, an object is lost."""
+    """What ``log.seal()`` did about an open session, and why. ``damaged``: it must not be sealed, an object is lost.
+
+    >>> async def seal(log):
+    ...     return [(one.session.writer, one.sealed, one.why) for one in await log.seal(dry_run=True)]
+    """
 
     session: OpenSessionSurvey
     sealed: bool

@@ -67,6 +67,9 @@ class WriterSettings:
     ``idle_ms``: a session quiet for this long ends; doubled up to ``idle_ms_max`` when it is soon opened again.
     ``session_*_max``: a session ends at this age or size. ``tick_ms``: when the newest roster entry is this old and
     events lie above it, one tick is posted.
+
+    >>> WriterSettings(linger_ms=20, flights=8).idle_ms
+    30000
     """
 
     linger_ms: int | None = None
@@ -620,13 +623,13 @@ class Writer:
     # Ticks
 
     def read_tick(self) -> None:
-        """Somebody wants the watermark to move: end the session within a second if it is quiet."""
+        """Somebody wants the watermark to move: end the session within a second if it is quiet. Cost: one PUT then."""
         if self._session is not None and not self._buffer and not self._flights and self._quiet_close_ms is None:
             self._quiet_close_ms = self._clock.elapsed_ms() + self._rng.randint(0, QUIET_CLOSE_MS_MAX)
             self._wake.set()
 
     def open_slots(self) -> tuple[int, int, int] | None:
-        """The open session's (chapter, number, slots stored), None without one."""
+        """The open session's (chapter, number, slots stored), None without one. Cost: none."""
         return (*self._session.id[:2], self._session.stored.slot) if self._session else None
 
     def _tick_due_in_ms(self) -> int | None:

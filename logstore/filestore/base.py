@@ -67,6 +67,14 @@ class FileStore(Protocol):
     place whose names are no keys are not listed.
 
     Every method may raise ``Unavailable``. All may be called concurrently.
+
+    >>> import asyncio
+    >>> from logstore.filestore import MemoryStore
+    >>> async def example(store: FileStore):
+    ...     await store.create("a/b", b"hello")
+    ...     return (await store.get("a/b", 1, 4)).data, [listed.key async for listed in store.list("a/")]
+    >>> asyncio.run(example(MemoryStore()))
+    (b'ell', ['a/b'])
     """
 
     @property
