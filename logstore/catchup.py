@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,20 +61,29 @@ class Run:
 
     def event(self, index: int) -> StoredEvent:
         """The event at ``index`` of the columns, as an object."""
-        segment, columns = self.segment, self.columns
-        return StoredEvent(
-            kind=columns.kind(index),
-            key=columns.keys[index],
-            type=columns.type(index),
-            payload=columns.payloads[index],
-            meta=columns.metas.get(index),
-            stamp=columns.stamps[index],
-            writer=segment.key.writer,
-            chapter=segment.key.chapter,
-            session=segment.key.session,
-            seq=segment.first_sequence + index,
-            settled=self.settled,
-        )
+        return next(self.events([index]))
+
+    def events(self, indices: Iterable[int]) -> Iterator[StoredEvent]:
+        """Yield the events at ``indices`` of the columns, as objects. Cost: half a microsecond each."""
+        segment, columns, settled = self.segment, self.columns, self.settled
+        key, first = segment.key, segment.first_sequence
+        stamps, keys, payloads, metas = columns.stamps, columns.keys, columns.payloads, columns.metas
+        kinds, kind_codes = columns.kind_names, columns.kind_codes
+        types, type_codes = columns.type_names, columns.type_codes
+        for index in indices:
+            yield StoredEvent(
+                kind=kinds[kind_codes[index] if kind_codes else 0],
+                key=keys[index],
+                type=types[type_codes[index] if type_codes else 0],
+                payload=payloads[index],
+                meta=metas.get(index),
+                stamp=stamps[index],
+                writer=key.writer,
+                chapter=key.chapter,
+                session=key.session,
+                seq=first + index,
+                settled=settled,
+            )
 
 
 class _Budget:

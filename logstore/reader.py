@@ -241,8 +241,7 @@ class Reader:
 
 
 def _events(run: Run, kinds: frozenset[str] | None) -> Iterator[StoredEvent]:
-    columns = run.columns
-    if kinds is None or not kinds.isdisjoint(columns.kind_names):
-        for index in range(run.start, run.stop):
-            if kinds is None or columns.kind(index) in kinds:
-                yield run.event(index)
+    columns, indices = run.columns, range(run.start, run.stop)
+    if kinds is None or kinds.issuperset(columns.kind_names):
+        return run.events(indices)
+    return run.events(index for index in indices if columns.kind(index) in kinds)

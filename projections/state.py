@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from logstore.catchup import Run
-from logstore.event import Data, EventEncoder, decode_data
+from logstore.event import Data, EventEncoder, StoredEvent, decode_data
 from logstore.frontier import Order
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 
@@ -194,9 +194,13 @@ class State:
         keys, rows = run.columns.keys, self.rows
         if self._before is not None:
             self._note({keys[index] for index in indices})
-        for index in indices:
-            key = keys[index]
-            _put(rows, key, self._fold(rows.get(key), run, index))
+        if self._projection.fold == "patch":
+            for index in indices:
+                key = keys[index]
+                _put(rows, key, self._fold(rows.get(key), run, index))
+            return
+        for event in run.events(indices):
+            _put(rows, event.key, self._applied(rows.get(event.key), event))
 
     def _put_run(self, run: Run, indices: range | list[int]) -> None:
         columns = run.columns
@@ -236,13 +240,16 @@ class State:
             return None if payload == DELETED else payload
         if self._projection.fold == "patch":
             return self._patched(state, payload, columns.keys[index])
-        event = run.event(index)
+        return self._applied(state, run.event(index))
+
+    def _applied(self, state: bytes | None, event: StoredEvent) -> bytes | None:
+        """What the user's function makes of the state; as it was where a guard or a failure says so."""
         address = (event.chapter, event.session, event.seq)
         self._verdicts.pop(address, None)
         try:
             after = self._projection.apply(_decoded(state, event.key), event)
             if after is event.data:
-                return None if payload == DELETED else payload
+                return None if event.data is None else event.payload
             return None if after is None else self._encoder.encode_data(after, event.key, "state")
         except Rejected as rejection:
             self._judge(address, Verdict("rejected", str(rejection)))
