@@ -83,6 +83,9 @@ class Rows(Protocol):
     def document(self, key: str) -> Document:
         """The row of that key, decoded, read-only."""
 
+    def look_up(self, keys: Iterable[str]) -> list[Document]:
+        """The rows of these keys."""
+
 
 # Clauses ----------------------------------------------------------------------------------
 
@@ -561,7 +564,7 @@ def _first(plan: Plan, rows: Rows, keys: Iterator[str], limit: int | None) -> tu
     wanted = None if limit is None else limit + 1
     if not plan.filters:
         drawn = list(islice(keys, wanted))
-        return drawn, list(map(rows.document, drawn[:limit])), len(drawn)
+        return drawn, rows.look_up(drawn[:limit]), len(drawn)
     matches, examined = plan.matches, 0
     found: list[str] = []
     documents: list[Document] = []

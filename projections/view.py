@@ -28,6 +28,7 @@ from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.catchup import Run
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
+from projections.decoded import DecodedRows
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
 from projections.query import Page, Plan, Query, Rows, Where, choose, count, find
@@ -36,7 +37,6 @@ from projections.state import State, Verdict
 __all__ = ["Change", "View", "ViewStatistics"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
-DECODED_ROWS_MAX: Final = 50_000
 DIGEST_MODULUS: Final = 1 << 256
 
 
@@ -98,7 +98,7 @@ class View:
         self._reader: Reader = log.follow()
         self._follows = follow
         self._taking = asyncio.Lock()
-        self._decoded: dict[str, tuple[bytes, Data]] = {}
+        self._decoded = DecodedRows()
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
@@ -222,7 +222,7 @@ class View:
         Cost: O(1); decoding, the first time a row is looked at.
         """
         row = self._state.base_row(key) if settled else self._state.rows.get(key)
-        return None if row is None else self._decode(key, row)
+        return None if row is None else self._decoded.of(key, row)
 
     def __len__(self) -> int:
         return len(self._state.rows)
@@ -278,19 +278,13 @@ class View:
         """Every row's key, in no order. Cost: none; do not keep it while the view moves."""
         return self._state.rows.keys()
 
+    def look_up(self, keys: Iterable[str]) -> list[Data]:
+        """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""
+        return self._decoded.all_of(keys, self._state.rows)
+
     def document(self, key: str) -> Data:
         """The row of a key that is there. Raises KeyError. Cost: as ``get``."""
-        return self._decode(key, self._state.rows[key])
-
-    def _decode(self, key: str, row: bytes) -> Data:
-        known = self._decoded.get(key)
-        if known is not None and known[0] is row:
-            return known[1]
-        data = decode_data(row, f"key={key}") or {}
-        if len(self._decoded) >= DECODED_ROWS_MAX:
-            self._decoded.clear()
-        self._decoded[key] = (row, data)
-        return data
+        return self._decoded.of(key, self._state.rows[key])
 
     def digest(self, *, pending: bool = False) -> str:
         """A number in hexadecimal that two views share exactly when their rows are equal: at the watermark, or visible.
@@ -385,6 +379,9 @@ class _RowsAtWatermark:
 
     def keys(self) -> Iterable[str]:
         return self._rows.keys()
+
+    def look_up(self, keys: Iterable[str]) -> list[Data]:
+        return list(map(self.document, keys))
 
     def document(self, key: str) -> Data:
         return decode_data(self._rows[key], f"key={key}") or {}

@@ -29,7 +29,7 @@ LAYERS = {
         "testing",
     ),
     "projections": (
-        "values spans",
+        "values spans decoded",
         "index query",
         "projection state",
         "view testing",
@@ -41,7 +41,7 @@ LAYERS = {
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
     "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session",
-    "projections": "values spans projection index query",
+    "projections": "values spans decoded projection index query",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

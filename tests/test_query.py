@@ -46,6 +46,9 @@ class Table:
     def keys(self) -> Iterable[str]:
         return self.documents
 
+    def look_up(self, keys: Iterable[str]) -> list[Mapping[str, Any]]:
+        return list(map(self.document, keys))
+
     def document(self, key: str) -> Mapping[str, Any]:
         self.looked_up += 1
         frozen = freeze(self.documents[key])

@@ -1,0 +1,70 @@
+"""Rows as they were last looked at: decoded once, handed out read-only, within a bound. Pure.
+
+What is remembered of a key is its row, as bytes, and what these decode to. A row is never changed, only replaced: so
+what is remembered is right exactly while the row is the same object, and nobody has to say that it changed.
+
+Invariants:
+- What is handed out equals ``decode_data`` of the row, and nobody can change it.
+- What is remembered has at most about ``bytes_max`` bytes of rows; decoded they take some seven times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+from logstore.event import Data, decode_data
+
+__all__ = ["DecodedRows"]
+
+DECODED_BYTES_MAX: Final = 16 << 20
+
+
+class DecodedRows:
+    """A bounded memory of decoded rows; the oldest are forgotten first, many at a time."""
+
+    def __init__(self, bytes_max: int = DECODED_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._known: dict[str, tuple[bytes, Data]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+        self._bytes = 0
+
+    def of(self, key: str, row: bytes) -> Data:
+        """Return the row decoded. Cost: a lookup; decoding when it was not looked at before."""
+        known = self._known.get(key)
+        if known is not None and known[0] is row:
+            return known[1]
+        data = decode_data(row, lambda: f"key={key}")
+        assert data is not None, "no data is no row"
+        self._remember(key, row, data)
+        return data
+
+    def all_of(self, keys: Iterable[str], rows: Mapping[str, bytes]) -> list[Data]:
+        """Return the rows of these keys, decoded. Cost: as ``of``, without a call for those looked at before."""
+        get, found = self._known.get, []
+        for key in keys:
+            row, known = rows[key], get(key)
+            found.append(known[1] if known is not None and known[0] is row else self.of(key, row))
+        return found
+
+    def _remember(self, key: str, row: bytes, data: Data) -> None:
+        known = self._known
+        replaced = known.get(key)
+        self._bytes += len(row) - (len(replaced[0]) if replaced else 0)
+        known[key] = (row, data)
+        if self._bytes > self._bytes_max:
+            for old in list(islice(known, (len(known) + 1) // 2)):
+                self._bytes -= len(known.pop(old)[0])
+
+    def _check(self) -> None:
+        """Assert every invariant; O(n)."""
+        assert self._bytes == sum(len(row) for row, _ in self._known.values()) <= self._bytes_max
+        assert all(decode_data(row, key) == data for key, (row, data) in self._known.items())

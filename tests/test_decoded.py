@@ -1,0 +1,42 @@
+"""What is remembered decoded is what the row decodes to, within a bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from projections.decoded import DecodedRows
+
+
+def test_a_row_is_decoded_once_while_it_is_the_same_object() -> None:
+    """Looking twice gives one object; a replaced row, equal or not, is decoded anew."""
+    decoded, row = DecodedRows(), msgpack.packb({"a": 1})
+    first = decoded.of("d-1", row)
+    assert first == {"a": 1}
+    assert decoded.of("d-1", row) is first
+    assert decoded.of("d-1", bytes(bytearray(row))) is not first
+    decoded._check()
+
+
+def test_the_oldest_are_forgotten_at_the_bound() -> None:
+    """Never more bytes of rows than the bound; what is forgotten decodes again."""
+    row = {str(number): msgpack.packb({"number": number, "text": "x" * 50}) for number in range(100)}
+    decoded = DecodedRows(bytes_max=1_000)
+    for _ in range(2):
+        for key in row:
+            assert decoded.of(key, row[key])["number"] == int(key)
+            decoded._check()
+    assert 5 < len(decoded) < 20
+    assert decoded.all_of(row, row) == [msgpack.unpackb(each) for each in row.values()]
+    decoded.clear()
+    decoded._check()
+    assert len(decoded) == 0
+
+
+@pytest.mark.parametrize("state", [{}, {"a": 1}, {"a": {"b": []}}])
+def test_nobody_can_change_what_is_handed_out(state: Any) -> None:
+    """Not even an empty row."""
+    with pytest.raises(TypeError):
+        DecodedRows().of("d-1", msgpack.packb(state))["a"] = 2  # type: ignore[index]
