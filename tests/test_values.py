@@ -33,7 +33,8 @@ VALUES = st.recursive(
 
 def rank(value: Any) -> int:
     """The place of a value's type, told independently of the encoder."""
-    for place, types in enumerate((type(None), bool, (int, float), str, bytes, list, dict)):
+    ranks: list[tuple[type, ...]] = [(type(None),), (bool,), (int, float), (str,), (bytes,), (list,), (dict,)]
+    for place, types in enumerate(ranks):
         if isinstance(value, types):
             return place
     raise AssertionError(value)
