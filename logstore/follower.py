@@ -285,9 +285,10 @@ class Follower:
         window = range(number, number + self._entries_window)
         entries = await asyncio.gather(*(self._objects.entry(chapter, n) for n in window))
         present = entries[: entries.index(None)] if None in entries else entries
-        self._roster_ended = len(present) < len(entries) and not (present and isinstance(present[-1].body, Closed))
-        self._entries_window = min(self._entries_window * 2, ENTRIES_WINDOW_MAX) if present else 1
-        return [entry for entry in present if entry is not None]
+        found = [entry for entry in present if entry is not None]
+        self._roster_ended = len(found) < len(entries) and not (found and isinstance(found[-1].body, Closed))
+        self._entries_window = min(self._entries_window * 2, ENTRIES_WINDOW_MAX) if found else 1
+        return found
 
     async def _fetch_segments(self, session: OpenSession, slot: int) -> list[Segment]:
         window = self._windows.get(session.address, 1)

@@ -17,9 +17,10 @@ from logstore import (
     Unavailable,
     WriterSettings,
 )
+from logstore.filestore.base import Blob
 from logstore.follower import LOCAL, REMOTE
 from logstore.keys import entry_key
-from tests.scene import Scene, directed, event, events, hang, moved_by, quick, read, refuse, take
+from tests.scene import Carry, Machine, Scene, directed, event, events, hang, moved_by, quick, read, refuse, take
 
 ALWAYS = 10**9
 
@@ -430,3 +431,60 @@ async def test_a_refresh_without_a_store_says_so(scene: Scene) -> None:
         await follower.refresh()
         assert await read(other) == ["a"]
         following.cancel()
+
+
+@directed
+async def test_a_refresh_ends_beside_many_busy_writers(scene: Scene) -> None:
+    """Regression: it waited for a round that found nothing at all, which never comes where enough others write."""
+    reader, ended = scene.machine("reader"), asyncio.Event()
+    writing = [machine.start(write_until(ended, machine)) for machine in map(scene.machine, "abcdefgh")]
+    async with scene.machine("web").open() as log, log.writer("web") as writer, reader.open(quick()) as other:
+        following = await follower_of(other)
+        follower = other.follower
+        assert follower is not None
+        for i in range(3):
+            receipt = await writer.append(event(f"e{i}"))
+            async with asyncio.timeout(1):
+                await follower.refresh()
+            assert follower.frontier.holds(receipt.chapter, receipt.session, receipt.slot)
+        ended.set()
+        await asyncio.gather(*writing)
+        following.cancel()
+
+
+@directed
+async def test_a_refresh_ends_though_a_session_is_written_faster_than_it_is_read(scene: Scene) -> None:
+    """Regression: likewise; such a session is measured once, and read to there."""
+    reader, web, ended = scene.machine("reader"), scene.machine("web"), asyncio.Event()
+
+    async def slow(carry: Carry) -> Blob:
+        await asyncio.sleep(0.2)
+        blob: Blob = await carry()
+        return blob
+
+    writing = web.start(write_until(ended, web))
+    await asyncio.sleep(1)
+    async with reader.open(quick()) as other:
+        following = await follower_of(other)
+        follower = other.follower
+        assert follower is not None
+        reader.script.on("get", "log/", slow, times=ALWAYS)
+        await asyncio.sleep(5)
+        stored = scene.session("web", 1)[1].slot
+        assert follower.frontier.sessions[0, 1].tip.slot < stored
+        async with asyncio.timeout(60):
+            await follower.refresh()
+        assert follower.frontier.sessions[0, 1].tip.slot >= stored
+        assert not writing.done()
+        ended.set()
+        await writing
+        following.cancel()
+
+
+async def write_until(ended: asyncio.Event, machine: Machine) -> None:
+    """One event after the other, without a pause."""
+    async with machine.open() as log, log.writer(machine.name) as writer:
+        number = 0
+        while not ended.is_set():
+            await writer.append(event(f"{machine.name}{number}"))
+            number += 1

@@ -14,7 +14,7 @@ from logstore import LogSettings, Missing, Receipt, WriterSettings
 from logstore.entry import Open, Tick
 from logstore.frontier import OpenSession
 from logstore.seal import seal_silent
-from tests.scene import Gate, Machine, Scene, directed, event, events, hang, opened_by, quick, read, refuse, take
+from tests.scene import Gate, Machine, Scene, directed, event, events, hang, opened_by, quick, read, refuse, take, until
 
 DEADLINE_S = 1
 SEAL_S = 1 + 4 * DEADLINE_S  # of sessions opened with quick()
@@ -190,6 +190,27 @@ async def test_a_dead_session_is_sealed_by_who_needs_the_watermark(scene: Scene)
         took_s = scene.loop.time() - began_s
     assert SEAL_S <= took_s <= 1.25 * SEAL_S + 2
     assert finals(scene) == [(1, 2, True)]
+
+
+@directed
+async def test_a_dead_session_is_sealed_however_busy_the_others_are(scene: Scene) -> None:
+    """Regression: only a round that found nothing was followed by sealing, so that busy writers kept the dead alive."""
+    await die(scene.machine("web"), "a")
+    ended = asyncio.Event()
+
+    async def write(machine: Machine) -> None:
+        async with machine.open(quick()) as log, log.writer(machine.name) as writer:
+            while not ended.is_set():
+                await writer.append(event(machine.name))
+                await asyncio.sleep(0.01)
+
+    writing = [machine.start(write(machine)) for machine in map(scene.machine, "bcdefghijk")]
+    async with scene.machine("other").open(quick()) as log:
+        following = asyncio.create_task(take(log.follow(settled=True), 10**9))
+        await until(lambda: (1, 1, True) in finals(scene), timeout=1.25 * SEAL_S + 2)
+        following.cancel()
+    ended.set()
+    await asyncio.gather(*writing)
 
 
 @directed
