@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -29,6 +29,7 @@ from logstore.catchup import Run
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
 from projections.decoded import DecodedRows
+from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
 from projections.query import Page, Plan, Query, Rows, Where, choose, count, find
@@ -37,6 +38,7 @@ from projections.state import State, Verdict
 __all__ = ["Change", "View", "ViewStatistics"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
+MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
 DIGEST_MODULUS: Final = 1 << 256
 
 
@@ -117,6 +119,7 @@ class View:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None  # its end refers to its frames, and they to this view
 
     # Moving on
 
@@ -266,7 +269,8 @@ class View:
         if self._indexes is None:
             self._state.track_changes()
             rows = ((key, decode_data(row, f"key={key}") or {}) for key, row in self._state.rows.items())
-            self._indexes = build(self._projection.indexes, rows)
+            with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
+                self._indexes = build(self._projection.indexes, rows)
         return self, self._indexes
 
     @property

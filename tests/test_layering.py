@@ -29,7 +29,7 @@ LAYERS = {
         "testing",
     ),
     "projections": (
-        "values spans decoded",
+        "values spans decoded heap",
         "index query",
         "projection state",
         "view testing",
