@@ -24,6 +24,8 @@ async def create_final(
 ) -> tuple[Segment, bool] | None:
     """Create a final at ``tip``; return what stands in that slot now, and whether it is this final.
 
+    Another's is stamped right above the session's last: whoever seals makes the same object, and a sealer whose clock
+    is off, who could open no session, moves nobody's stamps.
     None: somebody was there first and is gone again (the chapter was collected, or the store lost it); look again.
     Cost: one PUT; one GET more when somebody was first. Raises Unavailable (it may land yet), Corrupt.
     """
@@ -32,7 +34,7 @@ async def create_final(
         session.segment_key(tip.slot),
         (),
         first_sequence=tip.sequence,
-        first_stamp=stamps.next(),
+        first_stamp=tip.stamp + 1 if sealed else stamps.next(),
         acknowledged=tip.slot,
         previous=tip.digest,
         final=True,

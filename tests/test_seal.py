@@ -11,6 +11,7 @@ import asyncio
 import pytest
 
 from logstore import LogSettings, Missing, Receipt, WriterSettings
+from logstore.clock import stamp_ms
 from logstore.entry import Open, Tick
 from logstore.frontier import OpenSession
 from logstore.seal import seal_silent
@@ -260,6 +261,20 @@ async def test_sealers_that_race_agree(scene: Scene) -> None:
 
     assert await asyncio.gather(*(follow(f"other{i}") for i in range(5))) == [["a", "b"]] * 5
     assert finals(scene) == [(1, 2, True)]
+
+
+@directed
+async def test_a_sealer_with_a_wrong_clock_moves_nobodys_stamps(scene: Scene) -> None:
+    """Regression: a machine 30 days ahead could open no session, but its seal put all who read it 30 days ahead."""
+    await die(scene.machine("web"), "a")
+    await asyncio.sleep(2 * SEAL_S)
+    ahead = scene.machine("ahead", skew_ms=30 * 86_400_000)
+    async with ahead.open(quick()) as log:
+        assert [sealing.sealed for sealing in await log.seal()] == [True]
+    async with scene.machine("other").open(quick()) as log, log.writer("other") as writer:
+        assert await read(log) == ["a"]
+        receipt = await writer.append(event("b"))
+        assert abs(stamp_ms(receipt.first_stamp) - log.now_ms()) < 5_000
 
 
 @directed
