@@ -39,7 +39,8 @@ from logstore.witness import is_witnessed
 __all__ = ["Run", "catch_up"]
 
 WINDOW_MAX: Final = 8  # slots fetched ahead of one session; those beyond its end are wasted GETs
-AHEAD_MAX: Final = 24  # segments fetched ahead of the merge in all
+AHEAD_MAX: Final = 24  # segments fetched ahead of the merge in all, but that each session may always have:
+EACH_AHEAD: Final = 2  # the slot waited for and the next; else a merge of many would wait for one GET after another
 ENTRIES_AHEAD_MAX: Final = 32
 MEASURED_AFTER_SLOTS: Final = 1_000  # so long a session costs 20 GETs to measure, and 1,000 to read so far
 
@@ -150,7 +151,7 @@ class _Stream:
         """Start fetching the next slots, as far as window and budget go."""
         if not self._ahead and self._objects.remembered_segment(self.session.segment_key(self._slot)):
             return
-        while len(self._ahead) < self._window and self._budget.left > 0:
+        while len(self._ahead) < self._window and (len(self._ahead) < EACH_AHEAD or self._budget.left > 0):
             slot = self._slot + len(self._ahead)
             if self._stop is not None and slot >= self._stop:
                 return
