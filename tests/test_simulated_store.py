@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -162,10 +163,11 @@ def test_damage_is_done_behind_everybodys_back(world: World) -> None:
 )
 def test_each_fault_tells_and_does_what_its_name_says(fault: str, answer: str, landed: set[bool]) -> None:
     """What the caller is told, and whether the object is there an hour later, for every kind of weather."""
+    strike: dict[str, Any] = {fault: 1.0}
     found: set[bool] = set()
     for seed in range(12):
         world = World(seed)
-        face = world.weather(Weather(**{fault: 1.0}))
+        face = world.weather(replace(CALM, **strike))
 
         async def main(world: World = world, face: StoreFace = face) -> None:
             assert await told(face.create("k", b"x")) == answer

@@ -16,8 +16,9 @@ from tests.simulation.bugs import BUGS
 
 pytestmark = pytest.mark.simulate
 
-BATCHES = 16
+BATCHES = 10
 SEEDS_PER_BATCH = 5
+SEEDS_PER_BUG_MAX = 30  # the first catches it, until production code changes what happens under it
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
@@ -43,8 +44,8 @@ def test_equal_seeds_give_equal_histories() -> None:
 
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_a_planted_bug_is_found(bug: str) -> None:
-    """Each bug, planted into production code by name, is caught by a checker under a seed known to meet it."""
-    problems = run_with(BUGS[bug].seed, bug).problems
-    assert BUGS[bug].caught_by(problems), (
-        f"only {problems}; find another seed: python -m tests.simulation --bug {bug!r}"
+    """Each bug, planted into production code by name, is caught by a checker of what it breaks, within a few seeds."""
+    first = BUGS[bug].seed
+    assert any(BUGS[bug].caught_by(run_with(seed, bug).problems) for seed in range(first, first + SEEDS_PER_BUG_MAX)), (
+        f"production code has moved on; find another seed: python -m tests.simulation --seeds 1000 --bug {bug!r}"
     )

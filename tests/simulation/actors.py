@@ -75,6 +75,11 @@ class Actor:
         return f"<Actor {self.process.name if self.process else self.name}>"
 
     @property
+    def writes(self) -> bool:
+        """Whether it appends."""
+        return any(isinstance(job, Writing) for job in self.jobs)
+
+    @property
     def running(self) -> bool:
         """Whether its process is there, paused or not, and has not ended by itself."""
         alive = self.process is not None and self.process.state is not ProcessState.CRASHED
@@ -155,7 +160,7 @@ class Writing:
                 for _ in range(rng.randrange(5, 30)):
                     after_s = sorted(rng.uniform(0, 0.1) for _ in range(rng.choice([1, 1, 2, 6])))
                     await asyncio.gather(*(self._append(actor, log, writer, name, after) for after in after_s))
-                    await actor.sleep(self._pause_s * rng.choice([0.1, 0.1, 1, 1, 10]))
+                    await actor.sleep(self._pause_s * rng.choice([0.1, 0.1, 1, 1, 5]))
                     if actor.stopping.is_set():
                         break
 

@@ -84,6 +84,7 @@ def p3_no_gaps(evidence: Evidence) -> Iterator[str]:
 def p5_no_contention(evidence: Evidence) -> Iterator[str]:
     """Processes create in the roster and under their own sessions; under others' only an empty final."""
     opener: dict[tuple[int, int], str] = {}
+    holding_events = {event.key for event in evidence.truth.events}
     for request in evidence.requests:
         if request.key.startswith("probe/"):
             continue
@@ -98,7 +99,7 @@ def p5_no_contention(evidence: Evidence) -> Iterator[str]:
                 pass
             case SegmentKey(_, chapter, session, _) if opener.get((chapter, session)) == request.process:
                 pass
-            case SegmentKey() if request.key in {event.key for event in evidence.truth.events}:
+            case SegmentKey() if request.landed and request.key in holding_events:
                 yield f"P5 events under a session of another process: {request}"
             case SegmentKey():
                 pass

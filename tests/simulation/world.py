@@ -13,7 +13,7 @@ import hashlib
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import logstore
 from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
@@ -32,7 +32,7 @@ STEPS_MAX: Final = 3_000_000
 REMEMBERS_ALL_BYTES: Final = 64 << 20
 DAMAGES: Final = 3
 LATE_MS: Final = 10_000.0  # what is under way lands within this time, if ever
-SEAL_S: Final = 6.0  # about how long a silent session lives; long pauses are longer
+SEAL_S: Final = 9.0  # about how long a silent session lives; long pauses are longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class World:
         }
         for i in range(rng.randint(1, 3)):
             name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
-            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.3, 1.0]))]
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]))]
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
@@ -132,23 +132,28 @@ class World:
             actor.start()
         async with asyncio.TaskGroup() as group:
             for actor in self.actors:
-                group.create_task(self._befall(actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(8, 25)))
+                group.create_task(self._befall(actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(8, 18)))
         await self._calm()
 
     async def _befall(self, actor: Actor, rng: random.Random, until_s: float) -> None:
         """What fate has in store for one actor."""
-        bad_luck_s = rng.choice([1.5, 4.0, 10.0, 1e9])
+        bad_luck_s = rng.choice([1.5, 4.0, 10.0] if actor.writes else [4.0, 10.0, 1e9])
+        fates = ["pause", "long pause", "crash", "storm", "storm", "clock", "close"]
+        if actor.writes:
+            fates += ["long pause"] * 4  # to wake up in a session that others have sealed
         while (pause_s := rng.expovariate(1 / bad_luck_s)) + self.loop.time() < until_s:
             await asyncio.sleep(pause_s)
             self._require_healthy(actor)
             if not actor.running:
                 actor.revive()
                 continue
-            match rng.choice(["pause", "long pause", "crash", "crash", "storm", "storm", "clock", "close"]):
+            match rng.choice(fates):
                 case "pause":
                     await self._pause(actor, rng.uniform(0, SEAL_S / 3))
                 case "long pause":
-                    await self._pause(actor, rng.uniform(1, 2.5) * SEAL_S)
+                    if rng.random() < 0.5:
+                        await self._cut_off(actor, rng.uniform(0, 0.5))
+                    await self._pause(actor, rng.uniform(1, 2) * SEAL_S)
                 case "crash":
                     actor.crash()
                     await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2 * SEAL_S)]))
@@ -167,8 +172,17 @@ class World:
         self.history.note(actor.process.name, f"pauses for {for_s:.1f} s")
         actor.process.pause()
         await asyncio.sleep(for_s)
+        if actor.face is not None:
+            actor.face.weather = self.stage.weather
         actor.process.resume()
         self.history.note(actor.process.name, "goes on")
+
+    async def _cut_off(self, actor: Actor, for_s: float) -> None:
+        """Let nothing that the actor sends arrive; it is cured by sleep. So it wakes up with things under way."""
+        assert actor.face is not None
+        self.history.note(actor.name, "is cut off")
+        actor.face.weather = Weather(unsent=1.0)
+        await asyncio.sleep(for_s)
 
     async def _storm(self, actor: Actor, weather: Weather, for_s: float) -> None:
         assert actor.face is not None
@@ -212,7 +226,7 @@ class World:
             if not actor.running and isinstance(actor.jobs[0], Reading):
                 actor.start()
         for actor in self.actors:
-            if isinstance(actor.jobs[0], Writing) and actor.running:
+            if actor.writes and actor.running:
                 if rng.random() < 0.3:
                     actor.crash()
                 else:
@@ -354,10 +368,8 @@ def draw_weather(rng: random.Random) -> Weather:
 def draw_storm(rng: random.Random) -> Weather:
     """A time in which hardly anything works, each in its own way."""
     fault = rng.choice(["throttled", "unsent", "lost", "late", "late", "silent", "slow"])
-    return replace(
-        Weather(slow_ms=3_000, late_ms=LATE_MS, verbs=rng.choice([(), ("create",)])),
-        **{fault: rng.choice([0.3, 0.8, 1.0])},
-    )
+    strike: dict[str, Any] = {fault: rng.choice([0.3, 0.8, 1.0]), "verbs": rng.choice([(), ("create",)])}
+    return replace(Weather(slow_ms=3_000, late_ms=LATE_MS), **strike)
 
 
 def _innermost(error: BaseException) -> BaseException:
