@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -23,9 +24,10 @@ from logstore import (
 )
 from logstore.entry import Open, encode_entry, next_entry
 from logstore.entry import Tick as TickBody
+from logstore.filestore.base import Blob
 from logstore.identity import Identity, encode_identity
 from logstore.keys import entry_key
-from tests.scene import Gate, Scene, directed, event, events, keys_of, lose, moved_by, quick, read, take
+from tests.scene import Carry, Gate, Scene, directed, event, events, keys_of, lose, moved_by, quick, read, take
 
 
 async def collect(reader: Reader) -> list[StoredEvent]:
@@ -534,6 +536,29 @@ async def test_catching_up_ends_while_a_fast_writer_goes_on(scene: Scene, skew_m
         stop.set()
         assert stored == scene.ids()[: len(stored)]
         await writing
+
+
+@directed
+async def test_many_sessions_written_at_once_are_all_fetched_ahead(scene: Scene) -> None:
+    """Regression: some used up what may be fetched ahead, and the others were read one GET after another."""
+    sessions, rounds, get_s = 40, 8, 0.1
+
+    async def slow(carry: Carry) -> Blob:
+        await asyncio.sleep(get_s)
+        blob: Blob = await carry()
+        return blob
+
+    async with scene.machine("web").open() as log, AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(log.writer(f"w{n:02}")) for n in range(sessions)]
+        for number in range(rounds):
+            for writer in writers:
+                await writer.append(event(f"{number}"))
+    reader = scene.machine("reader")
+    async with reader.open() as log:
+        reader.script.on("get", "log/", slow, times=10**9)
+        began_s = scene.loop.time()
+        assert len(await read(log)) == sessions * rounds
+        assert scene.loop.time() - began_s < sessions * rounds * get_s / 4
 
 
 @directed
