@@ -164,6 +164,7 @@ class World:
                     await self._wrong_clock(actor, round(rng.gauss(0, 3_000)), rng.uniform(0, SEAL_S))
                 case "close":
                     await self._stop(actor)
+                    actor.stopping.clear()
                     actor.revive()
         await asyncio.sleep(max(0.0, until_s - self.loop.time()))
 
@@ -205,7 +206,6 @@ class World:
         if not actor.task.done():
             self.history.problem(f"P13 {actor} does not end; who waits:\n{self.loop.waiting()}")
             actor.crash()
-        actor.stopping.clear()
         self._require_healthy(actor)
 
     def _require_healthy(self, actor: Actor) -> None:
@@ -225,12 +225,12 @@ class World:
                 actor.face.weather = CALM
             if not actor.running and isinstance(actor.jobs[0], Reading):
                 actor.start()
-        for actor in self.actors:
-            if actor.writes and actor.running:
-                if rng.random() < 0.3:
-                    actor.crash()
-                else:
-                    await self._stop(actor)
+        for actor in filter(lambda actor: actor.writes, self.actors):
+            actor.stopping.set()  # for good: one that was about to start again does not
+            if actor.running and rng.random() < 0.3:
+                actor.crash()
+            elif actor.running:
+                await self._stop(actor)
         await asyncio.sleep(LATE_MS / 1000)
         began_s = self.loop.time()
         while (rest := self._unrest()) and self.loop.time() - began_s < REST_S_MAX:  # noqa: ASYNC110  nothing tells when
