@@ -48,7 +48,7 @@ format: $(VENV)/.test ## put files in form, mend what can be mended
 	$(BIN)/ruff format .
 
 test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k writer" for a few)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable $(ARGS)
 
 # Ceph comes up or this fails: nothing here is skipped. Whatever happens, it is taken down again.
 test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for the occasion

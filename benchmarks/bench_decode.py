@@ -43,7 +43,7 @@ def encoded(sizes: Sizes) -> Encoded:
         first, key = slot * sizes.segment_events, SegmentKey("bench", 0, 1, slot)
         events = [encoder.encode(event) for event in small_events(sizes.segment_events, first)]
         data, _ = segments.encode(
-            key, events, first_sequence=first, first_stamp=1 + first, acknowledged=slot, previous=bytes(32)
+            key, events, first_sequence=first, stamp=1 + first, acknowledged=slot, previous=bytes(32)
         )
         result.append((key, data))
     return result
@@ -99,8 +99,8 @@ def replay_columns(url: str) -> int:
                 columns = run.segment.columns
                 assert columns is not None
                 keys, payloads = columns.keys, columns.payloads
-                state.update(zip(keys[run.start : run.stop], payloads[run.start : run.stop], strict=True))
-                count += run.stop - run.start
+                state.update(zip(keys[run.start :], payloads[run.start :], strict=True))
+                count += len(run.indices)
         return count
 
     return asyncio.run(replay())
@@ -142,7 +142,7 @@ def _columns(data: bytes) -> bytes:
 
 
 def _rows(columns: bytes) -> list[dict[str, object]]:
-    _, (kinds, _), (types, _), keys, payloads, _ = msgpack.unpackb(columns)
+    (kinds, _), (types, _), keys, payloads, _ = msgpack.unpackb(columns)
     return [
         {"stamp": stamp, "kind": kinds[0], "type": types[0], "key": key, "payload": payload}
         for stamp, (key, payload) in enumerate(zip(keys, payloads, strict=True))

@@ -2,8 +2,8 @@
 
 Catching up merges the roster and the sessions by stamp. A session's stream starts when the merge
 reaches its open entry, so that what is in memory is a segment, and a few fetched ahead, per session open at that stamp.
-Out come *runs*: slices of one segment's columns. A run is *settled* when, at that point of the merge, no session has
-run dry without its final and the roster is known that far: that is, at or below the watermark.
+Out come *runs*: a segment's columns, or what is left of them. A run is *settled* when, at that point of the merge, no
+session has run dry without its final and the roster is known that far: that is, at or below the watermark.
 
 Without a bound it goes on to what is stored when it starts: a session ends at its final, or at an absent slot; one that
 seems to be written right now is measured once and read to there, so that a fast writer cannot keep a reader for ever.
@@ -17,7 +17,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -47,16 +46,20 @@ MEASURED_AFTER_SLOTS: Final = 1_000  # so long a session costs 20 GETs to measur
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive events ``start`` to ``stop`` of one segment, next in the order."""
+    """The events of one segment from ``start`` on, next in the order."""
 
     segment: Segment
     start: int
-    stop: int
     settled: bool
 
     @property
+    def indices(self) -> range:
+        """Where its events stand in the columns."""
+        return range(self.start, self.segment.count)
+
+    @property
     def columns(self) -> Columns:
-        """The columns of its segment; the run is their indices ``start`` to ``stop``."""
+        """The columns of its segment, of which the run is ``indices``."""
         assert self.segment.columns is not None, "an empty segment makes no run"
         return self.segment.columns
 
@@ -68,7 +71,7 @@ class Run:
         """Yield the events at ``indices`` of the columns, as objects. Cost: half a microsecond each."""
         segment, columns, settled = self.segment, self.columns, self.settled
         key, first = segment.key, segment.first_sequence
-        stamps, keys, payloads, metas = columns.stamps, columns.keys, columns.payloads, columns.metas
+        stamp, keys, payloads, metas = segment.stamp, columns.keys, columns.payloads, columns.metas
         kinds, kind_codes = columns.kind_names, columns.kind_codes
         types, type_codes = columns.type_names, columns.type_codes
         for index in indices:
@@ -78,7 +81,7 @@ class Run:
                 type=types[type_codes[index] if type_codes else 0],
                 payload=payloads[index],
                 meta=metas.get(index),
-                stamp=stamps[index],
+                stamp=stamp,
                 writer=key.writer,
                 chapter=key.chapter,
                 session=key.session,
@@ -142,11 +145,6 @@ class _Stream:
         """Whether the bound says so, which was read by somebody else, without a gap."""
         return self.at_stop and self._bounded
 
-    def next_stamp(self) -> int:
-        """The stamp of the next event (of the segment, where it is empty)."""
-        assert self.head is not None
-        return self.head.first_stamp if self.head.columns is None else self.head.columns.stamps[self.taken]
-
     def fetch_ahead(self) -> None:
         """Start fetching the next slots, as far as window and budget go."""
         if not self._ahead and self._objects.remembered_segment(self.session.segment_key(self._slot)):
@@ -181,7 +179,7 @@ class _Stream:
 
     def _may_be_endless(self, segment: Segment) -> bool:
         """Whether its writer may write as fast as we read: by its stamp or, were our clock wrong, by its length."""
-        young = segment.first_stamp > self._now_stamp or segment.key.slot - self._first_slot >= MEASURED_AFTER_SLOTS
+        young = segment.stamp > self._now_stamp or segment.key.slot - self._first_slot >= MEASURED_AFTER_SLOTS
         return young and not segment.final
 
     async def _measure(self) -> None:
@@ -337,24 +335,21 @@ class _Merge:
         while True:
             await self._load_heads()
             entry = await self._next_entry()
-            stream = min(self._heads(), key=lambda s: (s.next_stamp(), s.address), default=None)
-            if entry is not None and (stream is None or entry.stamp < stream.next_stamp()):
+            heads = ((head.stamp, stream.address) for stream in self._streams.values() if (head := stream.head))
+            stamp, address = min(heads, default=(STAMP_MAX + 1, None))
+            if entry is not None and entry.stamp < stamp:
                 self._take_entry(entry)
                 continue
-            if stream is None:
+            if address is None:
                 return
-            limit_stamp = min(self._dry_stamp(), self._known_stamp(entry))
-            settled = stream.next_stamp() <= limit_stamp
+            settled = stamp <= min(self._dry_stamp(), self._known_stamp(entry))
             if settled_only and not settled:
                 return
+            stream = self._streams[address]
             assert stream.head is not None
-            segment, start = stream.head, stream.taken
-            stop = self._cut(stream, entry, limit_stamp if settled else STAMP_MAX)
-            yield Run(segment, start, stop, settled)
-            self._frontier.take_events(segment, stop)
-            stream.taken = stop
-            if stop == segment.count:
-                stream.advance()
+            yield Run(stream.head, stream.taken, settled)
+            self._frontier.take_segment(stream.head)
+            stream.advance()
 
     def _dry_stamp(self) -> int:
         """The least stamp at which a session ran dry: an event at or below it can still be settled."""
@@ -365,22 +360,6 @@ class _Merge:
         """The stamp up to which the roster is known: sessions opened later are above it."""
         known = entry or self._frontier.last  # taken in before, when the session's next slot was still absent
         return 0 if known is None else known.stamp
-
-    def _heads(self) -> list[_Stream]:
-        return [stream for stream in self._streams.values() if stream.head is not None]
-
-    def _cut(self, stream: _Stream, entry: Entry | None, limit_stamp: int) -> int:
-        """Where the run must stop so that what another stream, or the roster, has next is not passed."""
-        assert stream.head is not None
-        assert stream.head.columns is not None
-        stamps, stop = stream.head.columns.stamps, stream.head.count
-        for other in self._heads():
-            if other is not stream:
-                bisect = bisect_right if stream.address < other.address else bisect_left
-                stop = min(stop, bisect(stamps, other.next_stamp(), stream.taken, stop))
-        if entry is not None:
-            limit_stamp = min(limit_stamp, entry.stamp)
-        return bisect_right(stamps, limit_stamp, stream.taken, stop)
 
     # The roster
 

@@ -439,7 +439,7 @@ class _Check:
         except Corrupt as damage:
             yield _damage(walked.key, str(damage), _RESTORE)
         sequence = segment.first_sequence + segment.count
-        reading.tip = Tip(segment.key.slot + 1, sequence, segment.last_stamp, segment.digest)
+        reading.tip = Tip(segment.key.slot + 1, sequence, segment.stamp, segment.digest)
         if segment.final:
             reading.final = segment.key.slot
 

@@ -131,13 +131,12 @@ class StampClock:
         if stamp > self._last:
             self._last = stamp
 
-    def next(self, count: int = 1) -> int:
-        """Take ``count`` consecutive stamps; return the first. Raises ClockSkew when the log's stamps are used up."""
-        assert count >= 1
-        first = max(self._last + 1, self.physical_ms() << COUNTER_BITS)
-        if first + count > STAMP_MAX:
+    def next(self) -> int:
+        """Take the next stamp. Raises ClockSkew when the log's stamps are used up."""
+        stamp = max(self._last + 1, self.physical_ms() << COUNTER_BITS)
+        if stamp > STAMP_MAX:
             raise ClockSkew(
                 f"something read from the log is stamped at the end of time stamp={self._last}; run `logstore check`"
             )
-        self._last = first + count - 1
-        return first
+        self._last = stamp
+        return stamp

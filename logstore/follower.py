@@ -337,7 +337,7 @@ class Follower:
             if session.address in self.frontier.sessions and segment.key.slot == session.tip.slot:
                 self.frontier.take_segment(segment)
                 if segment.count:
-                    self._event_stamp = max(self._event_stamp, segment.last_stamp)
+                    self._event_stamp = max(self._event_stamp, segment.stamp)
                 self._seen_ms[session.address] = self._clock.elapsed_ms()
                 moved = True
         if session.address not in self.frontier.sessions:

@@ -428,10 +428,10 @@ class Log:
             follower = await self._follow_from_tail()
             with follower.wanting_settled():
                 if not self._read_only:
-                    await self._post_tick(receipt.last_stamp)
+                    await self._post_tick(receipt.stamp)
                 while True:
                     changed = follower.changed()
-                    if follower.frontier.watermark() >= receipt.last_stamp:
+                    if follower.frontier.watermark() >= receipt.stamp:
                         return
                     await changed.wait()
 

@@ -91,7 +91,7 @@ class Objects:
             segment = decode_segment(key, blob.data)
         else:
             segment = await asyncio.to_thread(decode_segment, key, blob.data)
-        self._stamps.merge(segment.last_stamp)
+        self._stamps.merge(segment.stamp)
         if remember:
             self.remember_segment(segment)
         return segment

@@ -187,7 +187,7 @@ class Reader:
                         self._taken = event.seq - run.segment.first_sequence + 1
                         self._last_order = event.order
                         yield event
-                    self._taken = run.stop
+                    self._taken = run.segment.count
         except BaseException:
             self._events = None  # interrupted, or out of reach: whoever iterates again goes on from here
             if self._run is not None and self._frontier is not None:
@@ -241,7 +241,7 @@ class Reader:
 
 
 def _events(run: Run, kinds: frozenset[str] | None) -> Iterator[StoredEvent]:
-    columns, indices = run.columns, range(run.start, run.stop)
+    columns, indices = run.columns, run.indices
     if kinds is None or kinds.issuperset(columns.kind_names):
         return run.events(indices)
     return run.events(index for index in indices if columns.kind(index) in kinds)

@@ -14,9 +14,9 @@ __all__ = ["Receipt"]
 class Receipt(NamedTuple):
     """The events of one append are stored, here. As text it can go to another process.
 
-    ``first_seq`` counts the session's events from 0; ``last_stamp`` is the last event's place in time.
+    ``first_seq`` counts the session's events from 0; ``stamp`` is their place in the order.
 
-    >>> receipt = Receipt("web-1", 0, 1, 0, 0, 2, 98304001, 98304002)
+    >>> receipt = Receipt("web-1", 0, 1, 0, 0, 2, 98304001)
     >>> Receipt.parse(str(receipt)) == receipt
     True
     """
@@ -27,8 +27,7 @@ class Receipt(NamedTuple):
     slot: int
     first_seq: int
     count: int  # type: ignore[assignment]  # the natural word; nobody counts values in a receipt
-    first_stamp: int
-    last_stamp: int
+    stamp: int
 
     def __str__(self) -> str:
         return encode_token("receipt", list(self))
@@ -42,7 +41,7 @@ class Receipt(NamedTuple):
     def from_values(cls, values: Any, text: str) -> Receipt:
         """Return the receipt that a token holds as ``values``; InvalidArgument, showing ``text``, for anything else."""
         match values:
-            case [str() as writer, *numbers] if len(numbers) == 7 and all(type(n) is int and n >= 0 for n in numbers):
+            case [str() as writer, *numbers] if len(numbers) == 6 and all(type(n) is int and n >= 0 for n in numbers):
                 chapter, session, slot, *_ = numbers
                 if is_name(writer) and max(chapter, session, slot) <= NUMBER_MAX:
                     return cls(*values)

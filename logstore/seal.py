@@ -34,7 +34,7 @@ async def create_final(
         session.segment_key(tip.slot),
         (),
         first_sequence=tip.sequence,
-        first_stamp=tip.stamp + 1 if sealed else stamps.next(),
+        stamp=tip.stamp + 1 if sealed else stamps.next(),
         acknowledged=tip.slot,
         previous=tip.digest,
         final=True,

@@ -16,7 +16,6 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Final
 
 import msgpack
@@ -37,14 +36,13 @@ COLUMNS_BYTES_MAX: Final = 64 << 20
 _ONE_BYTE_NAMES_MAX: Final = 256
 _LISTS_MAX: Final = 10  # the lists that columns consist of; more is a bomb
 _ZSTD_LEVEL: Final = 1  # on small, alike events level 3 costs a third more time and saves nothing
-_HEADER: Final = struct.Struct(">QQQQQQQIII32s32s")
+_HEADER: Final = struct.Struct(">QQQQQQIII32s32s")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The events of one segment, by column. Where ``*_codes`` is None every event has the only name."""
 
-    stamps: Sequence[int]
     kind_names: tuple[str, ...]
     kind_codes: Sequence[int] | None
     type_names: tuple[str, ...]
@@ -74,8 +72,7 @@ class Segment:
     sealed: bool
     first_sequence: int
     count: int
-    first_stamp: int
-    last_stamp: int
+    stamp: int
     acknowledged: int
     previous: bytes
     digest: bytes
@@ -100,22 +97,21 @@ class SegmentEncoder:
         events: Sequence[EncodedEvent],
         *,
         first_sequence: int,
-        first_stamp: int,
+        stamp: int,
         acknowledged: int,
         previous: bytes,
         final: bool = False,
         sealed: bool = False,
     ) -> tuple[bytes, Segment]:
-        """Return the bytes of a segment whose events have consecutive stamps, and the segment as a reader has it."""
+        """Return the bytes of a segment, and the segment as a reader has it."""
         assert len(events) <= COUNT_MAX
         assert not (final and events), "a final is empty"
         assert final or not sealed, "only finals are sealed"
         assert acknowledged == key.slot or not final, "a final says that all below it is stored"
         count = len(events)
-        last_stamp = first_stamp + max(count - 1, 0)
         columns, packed = None, b""
         if events:
-            columns, packed = _pack_columns(events, first_stamp)
+            columns, packed = _pack_columns(events)
         stored = self._compressor.compress(packed) if packed else b""
         assert len(packed) <= COLUMNS_BYTES_MAX
         assert len(stored) <= STORED_BYTES_MAX
@@ -124,8 +120,7 @@ class SegmentEncoder:
             key.session,
             key.slot,
             first_sequence,
-            first_stamp,
-            last_stamp,
+            stamp,
             acknowledged,
             count,
             len(stored),
@@ -140,8 +135,7 @@ class SegmentEncoder:
             sealed,
             first_sequence,
             count,
-            first_stamp,
-            last_stamp,
+            stamp,
             acknowledged,
             previous,
             framed[-32:],
@@ -151,13 +145,12 @@ class SegmentEncoder:
         return framed + stored, segment
 
 
-def _pack_columns(events: Sequence[EncodedEvent], first_stamp: int) -> tuple[Columns, bytes]:
+def _pack_columns(events: Sequence[EncodedEvent]) -> tuple[Columns, bytes]:
     kinds, keys, types, payloads, all_metas = zip(*events, strict=True)
     kind_names, kind_codes, kind_bytes = _to_names(kinds)
     type_names, type_codes, type_bytes = _to_names(types)
     metas = {index: meta for index, meta in enumerate(all_metas) if meta is not None} if any(all_metas) else {}
     columns = Columns(
-        range(first_stamp, first_stamp + len(events)),
         kind_names,
         kind_codes,
         type_names,
@@ -168,7 +161,6 @@ def _pack_columns(events: Sequence[EncodedEvent], first_stamp: int) -> tuple[Col
     )
     packed: bytes = msgpack.packb(
         [
-            None,
             [kind_names, kind_bytes],
             [type_names, type_bytes],
             columns.keys,
@@ -205,8 +197,7 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         session,
         slot,
         first_sequence,
-        first_stamp,
-        last_stamp,
+        stamp,
         acknowledged,
         count,
         stored_size,
@@ -228,24 +219,20 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         or (final and acknowledged != slot)
     ):
         raise Corrupt(f"segment header contradicts itself key={name}; restore the object")
-    if last_stamp - first_stamp < max(count - 1, 0) or (count == 0 and last_stamp != first_stamp):
-        raise Corrupt(f"segment stamps contradict its count key={name}; restore the object")
     if len(frame.rest) != stored_size or hashlib.sha256(frame.rest).digest() != stored_digest:
         raise Corrupt(
             f"segment body differs from its digest key={name} bytes={len(frame.rest)} want={stored_size}; restore it"
         )
     columns = None
     if count:
-        stamps = (first_stamp, last_stamp)
-        columns = _unpack_columns(name, frame.rest, columns_size=columns_size, count=count, stamps=stamps)
+        columns = _unpack_columns(name, frame.rest, columns_size=columns_size, count=count)
     return Segment(
         key,
         final,
         sealed,
         first_sequence,
         count,
-        first_stamp,
-        last_stamp,
+        stamp,
         acknowledged,
         previous,
         frame.digest,
@@ -258,25 +245,22 @@ class _Nonsense(ValueError):
     """The columns are not what FORMAT §6 says."""
 
 
-def _unpack_columns(
-    name: str, stored: memoryview, *, columns_size: int, count: int, stamps: tuple[int, int]
-) -> Columns:
+def _unpack_columns(name: str, stored: memoryview, *, columns_size: int, count: int) -> Columns:
     try:
         if zstandard.frame_content_size(stored) != columns_size:
             raise _Nonsense("size announced twice, differently")
         packed = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
         unpacked = unpack(packed, containers_max=_LISTS_MAX, max_array_len=COUNT_MAX, max_map_len=0)
-        return _check_columns(unpacked, count, *stamps)
+        return _check_columns(unpacked, count)
     except (ValueError, TypeError, msgpack.UnpackException, zstandard.ZstdError, RecursionError) as error:
         raise Corrupt(f"segment columns cannot be read key={name} cause={error!r:.80}; restore the object") from error
 
 
-def _check_columns(unpacked: Any, count: int, first_stamp: int, last_stamp: int) -> Columns:
-    stamp_steps, (kind_names, kind_codes), (type_names, type_codes), keys, payloads, metas = unpacked
+def _check_columns(unpacked: Any, count: int) -> Columns:
+    (kind_names, kind_codes), (type_names, type_codes), keys, payloads, metas = unpacked
     _require_all(keys, str, count)
     _require_all(payloads, bytes, count)
     return Columns(
-        _check_stamps(stamp_steps, count, first_stamp, last_stamp),
         *_check_names(kind_names, kind_codes, count),
         *_check_names(type_names, type_codes, count),
         keys,
@@ -288,19 +272,6 @@ def _check_columns(unpacked: Any, count: int, first_stamp: int, last_stamp: int)
 def _require_all(column: Any, type_: type, count: int) -> None:
     if type(column) is not list or len(column) != count or (count and set(map(type, column)) != {type_}):
         raise _Nonsense(f"column of {count} {type_.__name__}")
-
-
-def _check_stamps(steps: Any, count: int, first_stamp: int, last_stamp: int) -> Sequence[int]:
-    if steps is None:
-        stamps: Sequence[int] = range(first_stamp, first_stamp + count)
-    else:
-        _require_all(steps, int, count - 1)
-        if steps and min(steps) < 1:
-            raise _Nonsense("stamps do not increase")
-        stamps = list(accumulate(steps, initial=first_stamp))
-    if stamps[-1] != last_stamp:
-        raise _Nonsense("last stamp differs")
-    return stamps
 
 
 def _check_names(names: Any, codes: Any, count: int) -> tuple[tuple[str, ...], Sequence[int] | None]:

@@ -56,10 +56,10 @@ class Tip(NamedTuple):
         key = segment.key
         assert key.slot == self.slot, "slots are taken in one by one"
         found = (segment.previous, segment.first_sequence)
-        if found != (self.digest, self.sequence) or segment.first_stamp <= self.stamp:
+        if found != (self.digest, self.sequence) or segment.stamp <= self.stamp:
             name = segment_key(key.writer, key.chapter, key.session, key.slot)
             raise Corrupt(
                 f"segment does not follow the one before it key={name} sequence={segment.first_sequence}"
-                f" want={self.sequence} stamp={segment.first_stamp} above={self.stamp}; run `logstore check`"
+                f" want={self.sequence} stamp={segment.stamp} above={self.stamp}; run `logstore check`"
             )
-        return Tip(self.slot + 1, self.sequence + segment.count, segment.last_stamp, segment.digest)
+        return Tip(self.slot + 1, self.sequence + segment.count, segment.stamp, segment.digest)

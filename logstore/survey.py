@@ -170,7 +170,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
             if segment.final:
                 del frontier.sessions[session.address]
             else:
-                session.tip = Tip(ending.slots, ending.events, segment.last_stamp, segment.digest)
+                session.tip = Tip(ending.slots, ending.events, segment.stamp, segment.digest)
                 open_sessions.append((session, ending, listed, opened[session.address]))
     holder = frontier.holder()
     survey = Survey(
@@ -274,12 +274,12 @@ async def _ending(store: FileStore, session: OpenSession, slots: _Slots) -> _End
 async def _newest_stamp(store: FileStore, lasts: list[Segment]) -> int:
     """The newest event's stamp. Finals and heartbeats are empty: the events lie in the slots before them."""
     newest = 0
-    for last in sorted(lasts, key=lambda segment: segment.last_stamp, reverse=True):
+    for last in sorted(lasts, key=lambda segment: segment.stamp, reverse=True):
         segment = last
-        while segment.last_stamp > newest and segment.count == 0 and segment.key.slot > 0:
+        while segment.stamp > newest and segment.count == 0 and segment.key.slot > 0:
             before = SessionId(segment.key.chapter, segment.key.session, segment.key.writer)
             segment = _require(await _fetch_slot(store, before, segment.key.slot - 1))
-        newest = max(newest, segment.last_stamp if segment.count else 0)
+        newest = max(newest, segment.stamp if segment.count else 0)
     return newest
 
 

@@ -402,12 +402,11 @@ class Writer:
         self._bytes_stored += len(flight.data)
         self._events_stored += segment.count
         self._objects.remember_segment(segment)
-        seq, stamp, key = segment.first_sequence, segment.first_stamp, segment.key
+        seq, key = segment.first_sequence, segment.key
         for batch in flight.batches:
-            count = len(batch.events)
             self._buffer.release(batch)
-            batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1))
-            seq, stamp = seq + count, stamp + count
+            batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp))
+            seq += len(batch.events)
         self._on_stored(session.id)
 
     def _send(self) -> None:
@@ -420,7 +419,7 @@ class Writer:
             session.id.segment_key(session.tip.slot),
             events,
             first_sequence=session.tip.sequence,
-            first_stamp=self._stamps.next(len(events)),
+            stamp=self._stamps.next(),
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
@@ -599,18 +598,17 @@ class Writer:
 
     def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
         segment = flight.segment
-        key, seq, stamp = segment.key, segment.first_sequence, segment.first_stamp
+        key, seq = segment.key, segment.first_sequence
         self._events_unknown += segment.count
         for batch in flight.batches:
-            count = len(batch.events)
             self._buffer.release(batch)
-            receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, count, stamp, stamp + count - 1)
+            receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
             token = Question(receipt, segment.digest).token()
             message = f"may be stored or not key={_name(segment)} cause={cause}; settle it by log.resolve"
             error = Unknown(message, token=token)
             error.__cause__ = cause
             batch.refuse(error)
-            seq, stamp = seq + count, stamp + count
+            seq += len(batch.events)
 
     async def _abandon_all(self) -> None:
         """The pump ends: normally with nothing left; if it was cancelled or broke, nobody may be left waiting."""

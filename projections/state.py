@@ -10,19 +10,20 @@ A run of ``put`` events that comes in order is one ``dict.update``: no Python ob
 Invariants:
 - ``rows`` equals folding all events taken in, in total order, from nothing.
 - A key is in ``_base`` exactly when a pending event touches it.
-- Every pending event is above ``watermark``.
+- Every pending run is above ``watermark``; they are kept in total order.
 - Every event is taken in once: whoever feeds a state hands over each session in order, and nothing twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right, insort
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 from logstore.catchup import Run
 from logstore.event import Data, EventEncoder, StoredEvent, decode_data
-from logstore.frontier import Order
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 
 __all__ = ["State", "Verdict"]
@@ -49,6 +50,22 @@ class _Pending:
     indices: range | list[int]
     by_key: dict[str, list[int]] | None = None
 
+    @property
+    def stamp(self) -> int:
+        """The stamp of its events."""
+        return self.run.segment.stamp
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Its place among runs: the events of a segment are not parted by others."""
+        key = self.run.segment.key
+        return (self.stamp, key.chapter, key.session)
+
+    def keys(self) -> set[str]:
+        """The keys that its events touch."""
+        keys = self.run.columns.keys
+        return {keys[index] for index in self.indices}
+
     def of_key(self, key: str) -> list[int]:
         """The indices of a key's events; looked up by a table made at the first question."""
         if self.by_key is None:
@@ -69,8 +86,7 @@ class State:
         self._kinds = frozenset(projection.kinds)
         self._encoder = EventEncoder()
         self._base: dict[str, bytes | None] = {}
-        self._pending: list[_Pending] = []
-        self._last_order: Order = (0, 0, 0, 0)
+        self._pending: list[_Pending] = []  # in total order
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, Verdict] = {}
         self._before: dict[str, bytes | None] | None = None
@@ -124,65 +140,53 @@ class State:
 
     def take(self, run: Run) -> None:
         """Take in a run. Cost: a dict update when its events are put, in order and settled; else a fold per event."""
-        segment = run.segment
-        session, stamps = (segment.key.chapter, segment.key.session), run.columns.stamps
-        assert stamps[run.start] > max(self._last_stamps.get(session, 0), self.watermark), f"taken twice {segment.key}"
-        self._last_stamps[session] = stamps[run.stop - 1]
+        key = run.segment.key
+        session, stamp = (key.chapter, key.session), run.segment.stamp
+        assert stamp > max(self._last_stamps.get(session, 0), self.watermark), f"taken twice {key}"
+        self._last_stamps[session] = stamp
         indices = self._indices(run)
         if not indices:
             return
-        first: Order = (run.columns.stamps[indices[0]], segment.key.chapter, segment.key.session, 0)
         if run.settled and not self._pending:
             self._fold_run(run, indices)
             return
         pending = _Pending(run, indices)
-        keys = run.columns.keys
-        touched = {keys[index] for index in indices}
+        touched = pending.keys()
         self._note(touched)
-        for key in touched:
-            self._base.setdefault(key, self.rows.get(key))
-        self._pending.append(pending)
-        if first > self._last_order:
+        for touched_key in touched:
+            self._base.setdefault(touched_key, self.rows.get(touched_key))
+        insort(self._pending, pending, key=attrgetter("order"))
+        if self._pending[-1] is pending:
             self._fold_run(run, indices)
         else:
-            for key in touched:
-                self._refold(key)
-        last: Order = (run.columns.stamps[indices[-1]], segment.key.chapter, segment.key.session, 1 << 63)
-        self._last_order = max(self._last_order, last)
+            for touched_key in touched:
+                self._refold(touched_key)
 
     def rise(self, watermark: int) -> None:
         """The watermark has risen: what lies at or below it becomes base. Cost: O(pending events)."""
         assert watermark >= self.watermark, "a watermark never falls"
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
-        if not self._pending:
+        count = bisect_right(self._pending, watermark, key=attrgetter("stamp"))
+        if not count:
             return
-        settled: set[str] = set()
-        still: list[_Pending] = []
-        kept: set[str] = set()
-        for pending in self._pending:
-            keys, stamps = pending.run.columns.keys, pending.run.columns.stamps
-            above = [index for index in pending.indices if stamps[index] > watermark]
-            kept.update(keys[index] for index in above)
-            if len(above) < len(pending.indices):
-                settled.update(keys[index] for index in pending.indices if stamps[index] <= watermark)
-            if above:
-                still.append(_Pending(pending.run, above))
-        for key in settled & kept:
-            self._base[key] = self._folded(key, self._base[key], up_to=watermark)
-        for key in settled - kept:
-            del self._base[key]
-        self._pending = still
+        settled, self._pending = self._pending[:count], self._pending[count:]
+        kept = set().union(*(pending.keys() for pending in self._pending))
+        for key in set().union(*(pending.keys() for pending in settled)):
+            if key in kept:
+                self._base[key] = self._folded(key, self._base[key], settled)
+            else:
+                del self._base[key]
 
     def _indices(self, run: Run) -> range | list[int]:
         columns = run.columns
         names = columns.kind_names
         if self._kinds.issuperset(names):
-            return range(run.start, run.stop)
+            return run.indices
         if self._kinds.isdisjoint(names) or columns.kind_codes is None:
             return []
         wanted = {code for code, name in enumerate(names) if name in self._kinds}
-        return [index for index in range(run.start, run.stop) if columns.kind_codes[index] in wanted]
+        return [index for index in run.indices if columns.kind_codes[index] in wanted]
 
     # Folding
 
@@ -205,7 +209,7 @@ class State:
     def _put_run(self, run: Run, indices: range | list[int]) -> None:
         columns = run.columns
         if isinstance(indices, range):
-            keys, payloads = columns.keys[run.start : run.stop], columns.payloads[run.start : run.stop]
+            keys, payloads = columns.keys[run.start :], columns.payloads[run.start :]
         else:
             keys = [columns.keys[index] for index in indices]
             payloads = [columns.payloads[index] for index in indices]
@@ -218,19 +222,14 @@ class State:
 
     def _refold(self, key: str) -> None:
         """An event of this key arrived late: fold its pending events anew, from base."""
-        _put(self.rows, key, self._folded(key, self._base[key], up_to=None))
+        _put(self.rows, key, self._folded(key, self._base[key], self._pending))
 
-    def _folded(self, key: str, state: bytes | None, up_to: int | None) -> bytes | None:
-        """``state`` with the key's pending events folded on, in total order, up to a stamp."""
-        for run, index in self._pending_of(key):
-            if up_to is not None and run.columns.stamps[index] > up_to:
-                break
-            state = self._fold(state, run, index)
+    def _folded(self, key: str, state: bytes | None, runs: Iterable[_Pending]) -> bytes | None:
+        """``state`` with the key's events in ``runs`` folded on."""
+        for pending in runs:
+            for index in pending.of_key(key):
+                state = self._fold(state, pending.run, index)
         return state
-
-    def _pending_of(self, key: str) -> Iterator[tuple[Run, int]]:
-        found = [(pending.run, index) for pending in self._pending for index in pending.of_key(key)]
-        yield from sorted(found, key=lambda at: _order(*at))
 
     def _fold(self, state: bytes | None, run: Run, index: int) -> bytes | None:
         """The state after one event. A guard's or a parked failure's verdict is kept under the event's address."""
@@ -276,18 +275,14 @@ class State:
 
     def _check(self) -> None:
         """Assert what must hold between any two calls; for tests."""
-        touched = {pending.run.columns.keys[index] for pending in self._pending for index in pending.indices}
+        touched = set().union(*(pending.keys() for pending in self._pending))
         # A key is in base exactly when a pending event touches it.
         assert self._base.keys() == touched
-        # Every pending event is above the watermark.
-        assert all(p.run.columns.stamps[index] > self.watermark for p in self._pending for index in p.indices)
+        # Every pending run is above the watermark, and they are in total order.
+        assert all(pending.stamp > self.watermark for pending in self._pending)
+        assert self._pending == sorted(self._pending, key=attrgetter("order"))
         # No row is a deleted one.
         assert DELETED not in self.rows.values()
-
-
-def _order(run: Run, index: int) -> Order:
-    key = run.segment.key
-    return (run.columns.stamps[index], key.chapter, key.session, run.segment.first_sequence + index)
 
 
 def _decoded(state: bytes | None, key: str) -> Data | None:

@@ -343,18 +343,18 @@ def _runs(history: History, settled: bool = False) -> list[Run]:
             SegmentKey(WRITERS[session - 1], 0, session, slots.get(session, 0)),
             [_ENCODER.encode(event) for event in events],
             first_sequence=sequences.get(session, 0),
-            first_stamp=FIRST_MS + place * STEP_MS << COUNTER_BITS,
+            stamp=FIRST_MS + place * STEP_MS << COUNTER_BITS,
             acknowledged=0,
             previous=b"",
         )
         slots[session] = slots.get(session, 0) + 1
         sequences[session] = sequences.get(session, 0) + len(events)
-        runs.append(Run(segment, 0, len(events), settled))
+        runs.append(Run(segment, 0, settled))
     return runs
 
 
 def _events(run: Run) -> list[StoredEvent]:
-    return [run.event(index) for index in range(run.start, run.stop)]
+    return [run.event(index) for index in run.indices]
 
 
 # Folding ----------------------------------------------------------------------------------
@@ -465,7 +465,7 @@ def _as_a_view(projection: Projection, history: History) -> tuple[Rows, Rows]:
     try:
         for count, (place, rises) in enumerate(history.arrivals, 1):
             state.take(runs[place])
-            unseen = [runs[later].columns.stamps[0] for later, _ in history.arrivals[count:]]
+            unseen = [runs[later].segment.stamp for later, _ in history.arrivals[count:]]
             if rises and unseen:
                 state.rise(max(state.watermark, min(unseen) - 1))
         rows = dict(state.rows)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -167,29 +167,9 @@ class View:
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure)) from self._failure
             async with aclosing(self._reader.batch()) as batch:
-                await self._take_whole_segments(batch)
+                async for run in batch:
+                    self._take(run)
             self._state.rise(self._reader.watermark)
-
-    async def _take_whole_segments(self, batch: AsyncIterator[Run]) -> None:
-        """Take runs in so that whoever looks meanwhile never sees a part of an append.
-
-        A segment whose events others' come between is several runs: from its first to its last they are held.
-        """
-        held: list[Run] = []
-        parted: set[tuple[int, int]] = set()
-        try:
-            async for run in batch:
-                held.append(run)
-                session = (run.segment.key.chapter, run.segment.key.session)
-                if run.stop < run.segment.count:
-                    parted.add(session)
-                else:
-                    parted.discard(session)
-                while held and not parted:
-                    self._take(held.pop(0))
-        finally:
-            while held and self._failure is None:  # the reader is past them
-                self._take(held.pop(0))
 
     def _take(self, run: Run) -> None:
         try:

@@ -391,7 +391,7 @@ class Scene:
             session.segment_key(tip.slot),
             [encode(event(key)) for key in keys],
             first_sequence=tip.sequence,
-            first_stamp=tip.stamp + 1,
+            stamp=tip.stamp + 1,
             acknowledged=tip.slot,
             previous=tip.digest,
             final=final,
@@ -413,7 +413,7 @@ class Scene:
             if session.chapter == chapter:
                 assert true.final, f"not final {session}"
                 held = [segment for segment in self._held(session.writer, chapter, session.number) if not segment.final]
-                last = max((segment.last_stamp for segment in held), default=true.opened.stamp)
+                last = max((segment.stamp for segment in held), default=true.opened.stamp)
                 sessions[session.number] = RetiredSession(true.slots - 1, last)
         record = Retired(chapter, closed.number, closed.digest, closed.stamp, closed.scopes, sessions)
         await self.world.create(retired_key(chapter), encode_retired(record))

@@ -194,7 +194,7 @@ class Hand:
                 session.segment_key(number),
                 [EventEncoder().encode(event("d"))],
                 first_sequence=tip.sequence,
-                first_stamp=self.stamps.next(),
+                stamp=self.stamps.next(),
                 acknowledged=through,
                 previous=tip.digest,
             )
@@ -208,7 +208,7 @@ class Hand:
             session.segment_key(tip.slot),
             (),
             first_sequence=tip.sequence,
-            first_stamp=self.stamps.next(),
+            stamp=self.stamps.next(),
             acknowledged=tip.slot,
             previous=tip.digest,
             final=True,
@@ -338,7 +338,7 @@ async def test_an_event_whose_data_is_no_map_is_damage(hand: Hand) -> None:
         session.segment_key(0),
         [encoded],
         first_sequence=0,
-        first_stamp=hand.stamps.next(),
+        stamp=hand.stamps.next(),
         acknowledged=0,
         previous=tip.digest,
     )

@@ -60,7 +60,7 @@ def past(sessions: int, per_chapter: int) -> tuple[dict[str, bytes], Position]:
                 session.segment_key(tip.slot),
                 batch,
                 first_sequence=tip.sequence,
-                first_stamp=stamp,
+                stamp=stamp,
                 acknowledged=tip.slot,
                 previous=tip.digest,
                 final=not batch,

@@ -19,7 +19,7 @@ from tests.golden.independent import ENTRY, RETIRED, STORE, write_segment, write
 from tests.test_golden import golden, segment_key_of
 
 KEY = SegmentKey("web-1", 0, 1, 0)
-RECEIPT = Receipt("web-1", 0, 1, 0, 0, 2, 98304001, 98304002)
+RECEIPT = Receipt("web-1", 0, 1, 0, 0, 2, 98304001)
 
 
 def decode_columns(columns: list[object]) -> None:
@@ -174,9 +174,7 @@ def test_a_segment_weighed_nothing() -> None:
     """A segment's weight counts its columns, so that what remembers segments is bounded in bytes."""
     encoder = EventEncoder()
     event = encoder.encode(Event("k", "d-1", "t", {"a": "x" * 100_000}))
-    data, written = SegmentEncoder().encode(
-        KEY, [event], first_sequence=0, first_stamp=1, acknowledged=0, previous=bytes(32)
-    )
+    data, written = SegmentEncoder().encode(KEY, [event], first_sequence=0, stamp=1, acknowledged=0, previous=bytes(32))
     assert written.weight > 100_000
     assert decode_segment(KEY, data).weight == written.weight
 
@@ -187,6 +185,6 @@ def test_a_writer_kept_other_columns_than_a_reader() -> None:
     for count in (1, 2, 256, 257, 300):
         events = [encoder.encode(Event(f"k{i}", "d-1", "t", None, {"i": i})) for i in range(count)]
         data, written = SegmentEncoder().encode(
-            KEY, events, first_sequence=0, first_stamp=1, acknowledged=0, previous=bytes(32)
+            KEY, events, first_sequence=0, stamp=1, acknowledged=0, previous=bytes(32)
         )
         assert decode_segment(KEY, data) == written

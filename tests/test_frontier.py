@@ -53,7 +53,7 @@ class World:
             key,
             events,
             first_sequence=tip.sequence,
-            first_stamp=first_stamp,
+            stamp=first_stamp,
             acknowledged=tip.slot if final else self.rng.randint(0, tip.slot),
             previous=tip.digest,
             final=final,
@@ -131,13 +131,13 @@ class Reading:
             segments = self.world.sessions[address][:read]
             if not (segments and segments[-1].final):
                 opened = next(entry for entry in self.world.entries if entry.address == address)
-                seen.append(segments[-1].last_stamp if segments else opened.stamp)
+                seen.append(segments[-1].stamp if segments else opened.stamp)
         return min(seen)
 
     def unread_stamps(self) -> list[int]:
         """The stamps of all that was written and not taken: of sessions not known yet, too."""
         return [entry.stamp for entry in self.world.entries[self.entries :]] + [
-            segment.first_stamp
+            segment.stamp
             for address, segments in self.world.sessions.items()
             for segment in segments[self.slots.get(address, 0) :]
         ]
@@ -194,7 +194,7 @@ def record_of(world: World, chapter: int) -> Retired | None:
             if segments is None:
                 sessions[entry.number] = RetiredSession(0, entry.stamp)
             elif segments and segments[-1].final:
-                stamps = [entry.stamp, *(segment.last_stamp for segment in segments[:-1])]
+                stamps = [entry.stamp, *(segment.stamp for segment in segments[:-1])]
                 sessions[entry.number] = RetiredSession(len(segments) - 1, max(stamps))
             else:
                 return None
@@ -236,7 +236,7 @@ def test_a_retired_chapter_is_left_only_when_all_it_held_was_read(seed: int, ste
                 for address, segments in reading.world.sessions.items()
                 for segment in segments[reading.slots.get(address, 0) :]
             ]
-            assert all(segment.first_stamp > after.watermark() for segment in unread if segment.count)
+            assert all(segment.stamp > after.watermark() for segment in unread if segment.count)
         else:
             with pytest.raises(Trimmed, match="record=retired/0000000000"):
                 reading.frontier.take_retirement(record)
@@ -300,7 +300,7 @@ def test_a_tip_moves_over_a_session() -> None:
     assert tip == (0, 0, opened.stamp, opened.digest)
     for slot, (segment, sequence) in enumerate(zip(segments, (2, 2, 5), strict=True)):
         tip = tip.after(segment)
-        assert tip == (slot + 1, sequence, segment.last_stamp, segment.digest)
+        assert tip == (slot + 1, sequence, segment.stamp, segment.digest)
 
 
 @pytest.mark.parametrize("slot", [0, 1, 2])
@@ -317,9 +317,9 @@ def test_a_segment_that_does_not_attach_is_damage(slot: int) -> None:
         replace(segment, previous=segment.digest),
         replace(segment, first_sequence=tip.sequence + 1),
         replace(segment, first_sequence=tip.sequence - 1),
-        replace(segment, first_stamp=tip.stamp),
-        replace(segment, first_stamp=tip.stamp - 1),
-        replace(segment, first_stamp=0),
+        replace(segment, stamp=tip.stamp),
+        replace(segment, stamp=tip.stamp - 1),
+        replace(segment, stamp=0),
     ):
         with pytest.raises(Corrupt, match=f"key=log/web%2F1/0000000000/0000000001/000000000{slot} "):
             tip.after(wrong)

@@ -681,4 +681,4 @@ async def test_settling_needs_nothing_of_retired_chapters(scene: Scene) -> None:
     async with opened(scene.machine("late")) as log, log.writer("late") as writer:
         receipt = await writer.append(event("c"))
         await log.settled(receipt, timeout=30)
-        assert log.watermark >= receipt.last_stamp
+        assert log.watermark >= receipt.stamp

@@ -21,28 +21,27 @@ DIGEST = bytes(range(32))
 
 
 def encode(batch: list[EncodedEvent], **header: Any) -> tuple[bytes, logstore.segment.Segment]:
-    whole = {"first_sequence": 3, "first_stamp": 1_000, "acknowledged": 7, "previous": DIGEST, **header}
+    whole = {"first_sequence": 3, "stamp": 1_000, "acknowledged": 7, "previous": DIGEST, **header}
     return SegmentEncoder().encode(KEY, batch, **whole)
 
 
 @given(st.lists(events, max_size=8), st.integers(0, 2**63), st.integers(0, 2**63), st.integers(0, 7))
 @settings(max_examples=75, deadline=None)
 def test_any_events_come_back(batch: list[Event], sequence: int, stamp: int, acknowledged: int) -> None:
-    """A segment decodes to the events encoded, one stamp after the other, and to the header it was given."""
+    """A segment decodes to the events encoded, and to the header it was given."""
     encoder = EventEncoder()
     encoded = [encoder.encode(event) for event in batch]
-    data, written = encode(encoded, first_sequence=sequence, first_stamp=stamp, acknowledged=acknowledged)
+    data, written = encode(encoded, first_sequence=sequence, stamp=stamp, acknowledged=acknowledged)
     segment = decode_segment(KEY, data)
     assert segment == written
-    assert (segment.first_sequence, segment.first_stamp, segment.acknowledged) == (sequence, stamp, acknowledged)
-    assert (segment.count, segment.last_stamp) == (len(batch), stamp + max(len(batch) - 1, 0))
+    assert (segment.first_sequence, segment.stamp, segment.acknowledged) == (sequence, stamp, acknowledged)
+    assert segment.count == len(batch)
     assert (segment.previous, segment.final, segment.sealed) == (DIGEST, False, False)
     assert (segment.columns is None) == (not batch)
     for index, event in enumerate(batch):
         columns = segment.columns
         assert columns is not None
         assert (columns.kind(index), columns.keys[index], columns.type(index)) == (event.kind, event.key, event.type)
-        assert columns.stamps[index] == stamp + index
         assert same(decode_data(columns.payloads[index], ""), read_only(event.data))
         meta = columns.metas.get(index)
         assert same(None if meta is None else decode_data(meta, ""), read_only(event.meta))
@@ -70,13 +69,13 @@ def test_a_segment_of_the_most_events() -> None:
 
 @pytest.mark.parametrize(("final", "sealed"), [(False, False), (True, False), (True, True)])
 def test_empty_segments(final: bool, sealed: bool) -> None:
-    """A heartbeat, a final and a sealed final have a stamp, no columns, and 176 bytes."""
+    """A heartbeat, a final and a sealed final have a stamp, no columns, and 168 bytes."""
     data, written = encode([], final=final, sealed=sealed)
     segment = decode_segment(KEY, data)
     assert segment == written
     assert (segment.final, segment.sealed, segment.columns, segment.count) == (final, sealed, None, 0)
-    assert segment.first_stamp == segment.last_stamp == 1_000
-    assert len(data) == 176
+    assert segment.stamp == 1_000
+    assert len(data) == 168
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_equal_events_have_equal_bytes() -> None:
     """Encoding is a function: a retried creation offers the bytes of the first."""
     batch = [EncodedEvent("k", "d-1", "t", b"\x80", b"\x80"), EncodedEvent("l", "d-2", "t", b"\xc0", None)]
     encoder = SegmentEncoder()
-    header: dict[str, Any] = {"first_sequence": 0, "first_stamp": 1, "acknowledged": 0, "previous": DIGEST}
+    header: dict[str, Any] = {"first_sequence": 0, "stamp": 1, "acknowledged": 0, "previous": DIGEST}
     assert (
         encoder.encode(KEY, batch, **header)[0] == encoder.encode(KEY, batch, **header)[0] == encode(batch, **header)[0]
     )
@@ -117,7 +116,6 @@ def test_columns_build_no_object_per_event(monkeypatch: pytest.MonkeyPatch) -> N
     state = dict(zip(columns.keys, columns.payloads, strict=True))
     assert len(state) == segment.count == 50_000
     assert state["d-49999"] == b"\x81\xa1a\x01"
-    assert isinstance(columns.stamps, range)
     assert columns.kind_codes is None
     for build in (lambda: Event("k", "d", "t"), lambda: EncodedEvent("k", "d", "t", b"", None)):
         with pytest.raises(AssertionError, match="an object per event"):

@@ -92,13 +92,12 @@ def histories(draw: st.DrawFn) -> list[Arrival]:
                 SegmentKey("w", 0, session + 1, slot),
                 [encoder.encode(event) for event in events],
                 first_sequence=sequence,
-                first_stamp=stamp,
+                stamp=stamp,
                 acknowledged=0,
                 previous=b"",
             )
-            cut = draw(st.integers(0, len(events)))
-            runs += [Run(segment, *part, settled=False) for part in ((0, cut), (cut, len(events))) if part[0] < part[1]]
-            stamp, sequence = segment.last_stamp + draw(st.integers(1, 10)), sequence + len(events)
+            runs.append(Run(segment, 0, settled=False))
+            stamp, sequence = segment.stamp + draw(st.integers(1, 10)), sequence + len(events)
         sessions.append(runs)
     arrivals = []
     while any(sessions):
@@ -119,11 +118,11 @@ def _event(kind: str, key: str, data: Any) -> Event:
 
 
 def _stamps(arrivals: list[Arrival]) -> list[int]:
-    return [arrival.run.columns.stamps[arrival.run.start] for arrival in arrivals]
+    return [arrival.run.segment.stamp for arrival in arrivals]
 
 
 def _events(arrivals: list[Arrival]) -> list[StoredEvent]:
-    return [a.run.event(index) for a in arrivals for index in range(a.run.start, a.run.stop)]
+    return [event for a in arrivals for event in a.run.events(a.run.indices)]
 
 
 @pytest.mark.parametrize("projection", [Puts(), Patches(), History()], ids=lambda p: p.name)
@@ -151,12 +150,7 @@ def test_verdicts_do_not_depend_on_the_order_of_arrival(arrivals: list[Arrival])
     late, in_order = State(History()), State(History())
     for arrival in arrivals:
         late.take(arrival.run)
-    singles = [
-        Run(a.run.segment, index, index + 1, settled=False)
-        for a in arrivals
-        for index in range(a.run.start, a.run.stop)
-    ]
-    for run in sorted(singles, key=lambda run: run.event(run.start).order):
+    for run in sorted((a.run for a in arrivals), key=lambda run: run.event(0).order):
         in_order.take(run)
     for event in _events(arrivals):
         address = (event.chapter, event.session, event.seq)
@@ -188,10 +182,10 @@ def test_a_failing_fold_halts_by_default_naming_the_event() -> None:
     encoder = EventEncoder()
     events = [encoder.encode(Event("A", "x", "changed", {"n": 6}))]
     _, segment = SegmentEncoder().encode(
-        SegmentKey("w", 0, 1, 0), events, first_sequence=0, first_stamp=1, acknowledged=0, previous=b""
+        SegmentKey("w", 0, 1, 0), events, first_sequence=0, stamp=1, acknowledged=0, previous=b""
     )
     with pytest.raises(FoldFailed, match=r"session=1 seq=0"):
-        State(Halting()).take(Run(segment, 0, 1, settled=True))
+        State(Halting()).take(Run(segment, 0, settled=True))
 
 
 @given(arrivals=histories(), again=st.data())
@@ -208,17 +202,17 @@ def test_a_run_taken_twice_is_refused_and_changes_nothing(arrivals: list[Arrival
         assert (dict(state.rows), state.pending_events) == (rows, pending)
 
 
-def test_the_watermark_may_stand_within_an_append() -> None:
-    """Each event settles by itself: rows at the watermark may hold a part of an ``append_many`` for a while."""
+def test_an_append_settles_whole() -> None:
+    """P2: at no watermark does the base hold a part of a segment."""
     encoder, state = EventEncoder(), State(History())
     for session, stamp in ((1, 10), (2, 11)):
         events = [encoder.encode(Event("A", "x", "changed", {"n": session * 10 + index})) for index in range(2)]
         _, segment = SegmentEncoder().encode(
-            SegmentKey("w", 0, session, 0), events, first_sequence=0, first_stamp=stamp, acknowledged=0, previous=b""
+            SegmentKey("w", 0, session, 0), events, first_sequence=0, stamp=stamp, acknowledged=0, previous=b""
         )
-        state.take(Run(segment, 0, 2, settled=False))
+        state.take(Run(segment, 0, settled=False))
     state.rise(10)
-    assert msgpack.unpackb(state.base_rows()["x"]) == {"seen": [10]}
+    assert msgpack.unpackb(state.base_rows()["x"]) == {"seen": [10, 11]}
     assert msgpack.unpackb(state.rows["x"]) == {"seen": [10, 11, 20, 21]}
 
 
@@ -228,7 +222,7 @@ def test_the_oldest_verdicts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     encoder, state = EventEncoder(), State(History())
     events = [encoder.encode(Event("A", "x", "changed", {"n": 1})) for _ in range(6)]
     _, segment = SegmentEncoder().encode(
-        SegmentKey("w", 0, 1, 0), events, first_sequence=0, first_stamp=1, acknowledged=0, previous=b""
+        SegmentKey("w", 0, 1, 0), events, first_sequence=0, stamp=1, acknowledged=0, previous=b""
     )
-    state.take(Run(segment, 0, 6, settled=True))
+    state.take(Run(segment, 0, settled=True))
     assert [state.verdict((0, 1, seq)) is not None for seq in range(6)] == [False] * 3 + [True] * 3

@@ -100,7 +100,7 @@ async def test_slots_behind_a_final_or_a_gap_do_not_count(store: FileStore, cloc
             key,
             (),
             first_sequence=session.tip.sequence,
-            first_stamp=session.tip.stamp + 1_000_000,
+            stamp=session.tip.stamp + 1_000_000,
             acknowledged=0,
             previous=session.tip.digest,
         )

@@ -23,7 +23,7 @@ wide = st.integers(0, 2**64 - 1)
 digests = st.binary(min_size=32, max_size=32)
 ids = st.binary(min_size=16, max_size=16)
 receipts = st.builds(
-    Receipt, st.text(min_size=1, max_size=20).filter(is_name), numbers, numbers, numbers, wide, wide, wide, wide
+    Receipt, st.text(min_size=1, max_size=20).filter(is_name), numbers, numbers, numbers, wide, wide, wide
 )
 questions = st.builds(Question, receipts, digests)
 orders = st.tuples(wide, numbers, numbers, wide)
@@ -32,7 +32,7 @@ positions = st.builds(
     Position, ids, st.tuples(numbers, numbers), digests, st.lists(sessions, max_size=4).map(tuple), st.none() | orders
 ) | st.builds(Position, ids, st.none(), st.just(b""), st.just(()), st.none())
 
-RECEIPT = Receipt("web/1", 0, 1, 2, 3, 4, 5, 8)
+RECEIPT = Receipt("web/1", 0, 1, 2, 3, 4, 5)
 SESSION = SessionPosition(0, 1, Tip(2, 3, 4, b"d" * 32), 5)
 POSITION = Position(b"i" * 16, (0, 7), b"e" * 32, (SESSION,), (9, 0, 1, 2))
 QUESTION = Question(RECEIPT, b"f" * 32)

@@ -278,7 +278,7 @@ async def test_resolve_finds_what_landed(scene: Scene, by_token: bool) -> None:
         assert (receipt.writer, receipt.session, receipt.slot, receipt.count) == ("web", 1, 1, 1)
         stored = [each async for each in log.read()]
         assert [(each.key, each.seq, each.stamp) for each in stored if each.key == "b"] == [
-            ("b", receipt.first_seq, receipt.first_stamp)
+            ("b", receipt.first_seq, receipt.stamp)
         ]
         assert await log.resolve(unknown) == receipt
 

@@ -70,7 +70,7 @@ async def test_many_writers_one_order(store: FileStore) -> None:
             await log.__aexit__(None, None, None)
     receipts = dict(one for of_log in acknowledged for one in of_log)
     async with logstore.open(Shared(store), settings=QUICK) as log:
-        await log.settled(max(receipts.values(), key=lambda receipt: receipt.last_stamp), timeout=SETTLED_WITHIN_S)
+        await log.settled(max(receipts.values(), key=lambda receipt: receipt.stamp), timeout=SETTLED_WITHIN_S)
         orders = [[event.key async for event in log.read(settled=True)] for _ in range(2)]
         assert log.requests().list.requests == 0
     assert orders[0] == orders[1]

@@ -12,25 +12,23 @@ FRAME = [
     (1, "version 1"),
     (1, "type 3, a segment"),
     (2, "no flags"),
-    (4, "body size, 132"),
+    (4, "body size, 124"),
     (8, "chapter 0"),
     (8, "session 1"),
     (8, "slot 0"),
     (8, "first sequence 0"),
-    (8, "first stamp: 1700000000100 ms, counter 0"),
-    (8, "last stamp, the same"),
+    (8, "stamp: 1700000000100 ms, counter 0"),
     (8, "acknowledged 0"),
     (4, "one event"),
-    (4, "stored size of the columns, 58"),
-    (4, "their size unpacked, 45"),
+    (4, "stored size of the columns, 57"),
+    (4, "their size unpacked, 44"),
     (32, "digest of entry-open.bin, this session's open entry"),
-    (32, "digest of the 58 bytes at 176"),
-    (32, "digest of bytes 0 to 143: the object's"),
-    (58, "one Zstandard frame of the columns"),
+    (32, "digest of the 57 bytes at 168"),
+    (32, "digest of bytes 0 to 135: the object's"),
+    (57, "one Zstandard frame of the columns"),
 ]
 COLUMNS = [
-    (1, "array of 6 columns"),
-    (1, "stamps: nil"),
+    (1, "array of 5 columns"),
     (2, "kinds: array of 2; array of 1 name"),
     (11, '"Deployment"'),
     (1, "codes: nil"),
@@ -62,7 +60,7 @@ def annotate(data: bytes, fields: list[tuple[int, str]]) -> list[str]:
 def worked_example() -> str:
     """Return the block as it stands in FORMAT.md."""
     data = GOLDEN.read_bytes()
-    columns = zstandard.ZstdDecompressor().decompress(data[176:])
+    columns = zstandard.ZstdDecompressor().decompress(data[168:])
     return "\n".join([*annotate(data, FRAME), "", "Unpacked, the columns are:", "", *annotate(columns, COLUMNS)]) + "\n"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -18,7 +17,7 @@ Values = dict[str, Any]
 
 STORE, ENTRY, SEGMENT, RETIRED = 1, 2, 3, 4
 FINAL, SEALED = 0x0001, 0x0002
-HEADER = struct.Struct(">7Q3I32s32s")
+HEADER = struct.Struct(">6Q3I32s32s")
 
 
 def frame(type_: int, flags: int, body: bytes) -> bytes:
@@ -75,13 +74,9 @@ def read_small(type_: int, data: bytes) -> Values:
 def pack_columns(values: Values) -> bytes:
     """FORMAT §6."""
     events = values["events"]
-    first = values["first_stamp"]
-    stamps = [event["stamp"] for event in events]
-    steps = [later - earlier for earlier, later in pairwise(stamps)]
     metas = [(index, bytes.fromhex(event["meta"])) for index, event in enumerate(events) if event["meta"] is not None]
     packed: bytes = msgpack.packb(
         [
-            None if stamps == list(range(first, first + len(events))) else steps,
             pack_names([event["kind"] for event in events]),
             pack_names([event["type"] for event in events]),
             [event["key"] for event in events],
@@ -130,8 +125,7 @@ def write_segment(values: Values, columns: bytes | None = None, stored: bytes | 
         "session": values["session"],
         "slot": values["slot"],
         "first_sequence": values["first_sequence"],
-        "first_stamp": values["first_stamp"],
-        "last_stamp": values["last_stamp"],
+        "stamp": values["stamp"],
         "acknowledged": values["acknowledged"],
         "count": len(values["events"]),
         "stored_size": len(stored),
@@ -150,8 +144,8 @@ def read_segment(data: bytes) -> Values:
     """Return the values of a segment."""
     type_, flags, body, _, stored = unframe(data)
     assert type_ == SEGMENT
-    chapter, session, slot, sequence, first, last, acknowledged, count, size, unpacked, previous, checksum = (
-        HEADER.unpack(body)
+    chapter, session, slot, sequence, stamp, acknowledged, count, size, unpacked, previous, checksum = HEADER.unpack(
+        body
     )
     assert len(stored) == size
     assert hashlib.sha256(stored).digest() == checksum
@@ -159,18 +153,13 @@ def read_segment(data: bytes) -> Values:
     if count:
         packed = zstandard.ZstdDecompressor().decompress(stored)
         assert len(packed) == unpacked
-        steps, kinds, types, keys, payloads, metas = msgpack.unpackb(packed)
-        stamps = [first]
-        for step in [1] * (count - 1) if steps is None else steps:
-            assert step >= 1
-            stamps.append(stamps[-1] + step)
+        kinds, types, keys, payloads, metas = msgpack.unpackb(packed)
         meta_of = {} if metas is None else dict(zip(*metas, strict=True))
-        columns = (stamps, unpack_names(kinds, count), keys, unpack_names(types, count), payloads)
-        for index, (stamp, kind, key, event_type, payload) in enumerate(zip(*columns, strict=True)):
+        columns = (unpack_names(kinds, count), keys, unpack_names(types, count), payloads)
+        for index, (kind, key, event_type, payload) in enumerate(zip(*columns, strict=True)):
             meta = meta_of[index].hex() if index in meta_of else None
             events.append(
                 {
-                    "stamp": stamp,
                     "kind": kind,
                     "key": key,
                     "type": event_type,
@@ -178,7 +167,6 @@ def read_segment(data: bytes) -> Values:
                     "meta": meta,
                 }
             )
-        assert stamps[-1] == last
     return {
         "chapter": chapter,
         "session": session,
@@ -186,8 +174,7 @@ def read_segment(data: bytes) -> Values:
         "final": bool(flags & FINAL),
         "sealed": bool(flags & SEALED),
         "first_sequence": sequence,
-        "first_stamp": first,
-        "last_stamp": last,
+        "stamp": stamp,
         "acknowledged": acknowledged,
         "previous": previous.hex(),
         "events": events,

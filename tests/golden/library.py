@@ -53,7 +53,6 @@ def segment_values(segment: Segment) -> Values:
             meta = columns.metas.get(index)
             events.append(
                 {
-                    "stamp": columns.stamps[index],
                     "kind": columns.kind(index),
                     "key": columns.keys[index],
                     "type": columns.type(index),
@@ -65,8 +64,7 @@ def segment_values(segment: Segment) -> Values:
         "final",
         "sealed",
         "first_sequence",
-        "first_stamp",
-        "last_stamp",
+        "stamp",
         "acknowledged",
     )
     return {
@@ -80,7 +78,7 @@ def segment_values(segment: Segment) -> Values:
 
 
 def encode_segment(key: SegmentKey, values: Values) -> tuple[bytes, Segment]:
-    """Let the library write a segment; its stamps must follow one upon the other."""
+    """Let the library write a segment."""
     events = [
         EncodedEvent(
             event["kind"],
@@ -95,7 +93,7 @@ def encode_segment(key: SegmentKey, values: Values) -> tuple[bytes, Segment]:
         key,
         events,
         first_sequence=values["first_sequence"],
-        first_stamp=values["first_stamp"],
+        stamp=values["stamp"],
         acknowledged=values["acknowledged"],
         previous=bytes.fromhex(values["previous"]),
         final=values["final"],

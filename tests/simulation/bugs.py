@@ -95,7 +95,7 @@ BUGS: dict[str, Bug] = {
     ),
     "send again at the end": Bug(("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)"),
     "stamps read are not merged": Bug(
-        ("P7",), 31, Objects, "fetch_segment", "self._stamps.merge(segment.last_stamp)", "pass"
+        ("P7",), 31, Objects, "fetch_segment", "self._stamps.merge(segment.stamp)", "pass"
     ),
     "settled though a session may go on": Bug(
         ("P7",), 3, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._known_stamp(entry)"
@@ -108,8 +108,8 @@ BUGS: dict[str, Bug] = {
         34,
         Log,
         "settled",
-        "frontier.watermark() >= receipt.last_stamp",
-        "frontier.last.stamp >= receipt.last_stamp",
+        "frontier.watermark() >= receipt.stamp",
+        "frontier.last.stamp >= receipt.stamp",
     ),
     "a seal that lost is believed": Bug(
         ("P1", "P3", "P6", "P7"),
@@ -123,7 +123,7 @@ BUGS: dict[str, Bug] = {
         ("P3", "P6"), 0, Frontier, "position", "session.tip, session.taken)", "session.tip, 0)"
     ),
     "a position runs ahead": Bug(
-        ("P3",), 0, Reader, "position", "self._run.segment, self._taken)", "self._run.segment, self._run.stop)"
+        ("P3",), 0, Reader, "position", "self._run.segment, self._taken)", "self._run.segment, self._run.segment.count)"
     ),
     "a tick names what was not read": Bug(
         ("Missing",), 0, Log, "_slots_read", "(address, session.tip.slot)", "(address, session.tip.slot + 1)"
@@ -187,8 +187,8 @@ _background: list[asyncio.Future[None]] = []
 def _answer_early(flights: Any) -> None:
     for flight in flights:
         if flight.task.done() and flight.task.result() is _Outcome.STORED:
-            key, seq, stamp = flight.segment.key, flight.segment.first_sequence, flight.segment.first_stamp
+            key, seq = flight.segment.key, flight.segment.first_sequence
             for batch in flight.batches:
                 n = len(batch.events)
-                batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, n, stamp, stamp + n - 1))
-                seq, stamp = seq + n, stamp + n
+                batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, n, flight.segment.stamp))
+                seq += n

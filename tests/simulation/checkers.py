@@ -132,10 +132,9 @@ def _receipt_lies(append: Append, truth: Truth) -> Iterator[str]:
     if receipt is None or any(id_ not in truth.place for id_ in append.ids):
         return
     events = [truth.events[truth.place[id_]] for id_ in append.ids]
-    first, last = events[0].order, events[-1].order
-    told = (receipt.first_stamp, receipt.chapter, receipt.session, receipt.first_seq, receipt.last_stamp, receipt.count)
-    if told != (*first, last[0], len(events)):
-        yield f"P6 the receipt says {told}, the log {(*first, last[0], len(events))}: {append.ids[0]}"
+    told = (receipt.stamp, receipt.chapter, receipt.session, receipt.first_seq, receipt.count)
+    if told != (*events[0].order, len(events)):
+        yield f"P6 the receipt says {told}, the log {(*events[0].order, len(events))}: {append.ids[0]}"
 
 
 def p7_one_order(evidence: Evidence) -> Iterator[str]:

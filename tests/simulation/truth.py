@@ -101,7 +101,7 @@ def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueS
         columns = segment.columns
         for i in range(segment.count):
             assert columns is not None
-            order = (columns.stamps[i], session.chapter, session.number, segment.first_sequence + i)
+            order = (segment.stamp, session.chapter, session.number, segment.first_sequence + i)
             events.append(TrueEvent(order, msgpack.unpackb(columns.payloads[i])["id"], session.writer, name))
         true.final, true.sealed = segment.final, segment.sealed
         tip = tip.after(segment)

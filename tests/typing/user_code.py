@@ -40,7 +40,7 @@ async def append() -> None:
             receipt = await writer.append_many(events)
             receipt = await writer.append_many(tuple(events))
             assert_type(receipt.writer, str)
-            assert_type(receipt.first_seq + receipt.last_stamp, int)
+            assert_type(receipt.first_seq + receipt.stamp, int)
             assert_type(Receipt.parse(str(receipt)), Receipt)
             assert_type(writer.statistics(), WriterStatistics)
         await log.settled(receipt)
@@ -87,7 +87,7 @@ async def columns(log: Log) -> dict[str, bytes]:
     state: dict[str, bytes] = {}
     async for run in log.read().runs():
         if (columns := run.segment.columns) is not None:
-            state.update(zip(columns.keys[run.start : run.stop], columns.payloads[run.start : run.stop], strict=True))
+            state.update(zip(columns.keys[run.start :], columns.payloads[run.start :], strict=True))
     return state
 
 
