@@ -451,10 +451,10 @@ anything = st.recursive(
 def test_arbitrary_columns_are_read_right_or_not_at_all(column: int, value: Any, part: int, inner: Any) -> None:
     """Whatever stands in place of a column, or of a part of one: Corrupt, or columns of the right lengths."""
     key = SegmentKey("web/1", 0, 1, 0)
-    bent = [[["k", "l"], b"\x01\x00"], NAMES, KEYS, PAYLOADS, [[0], [b"\x80"]]]
+    bent: list[Any] = [[["k", "l"], b"\x01\x00"], NAMES, KEYS, PAYLOADS, [[0], [b"\x80"]]]
     candidates = [value if column == 5 else [*bent[:column], value, *bent[column + 1 :]]]
     if column in {0, 1, 4}:
-        whole = list(bent[column] or ())
+        whole = list(bent[column])
         whole[part] = inner
         candidates.append([*bent[:column], whole, *bent[column + 1 :]])
     for candidate in candidates:
