@@ -545,21 +545,23 @@ class Writer:
         return (_Outcome.STORED if segment.digest == flight.segment.digest else _Outcome.SEALED), ours
 
     async def _look_below(self, session: _Session) -> _Outcome:
-        """Stored after a long silence: had the store lost the slot before, a sealer may have put its final there.
+        """Stored after a long silence: had the store lost a slot below, a sealer may have put its final there.
 
-        Ours would lie above it, void, though its creation succeeded. (RFC 0001 §4.) Cost: one GET.
+        Ours would lie above it, void, though its creation succeeded. Only the last ``flights`` slots can have been lost
+        without a later one that names them; higher up no sealer would have sealed. (RFC 0001 §4.) Cost: a GET for each.
         """
-        slot = session.stored.slot - 1
-        if slot < 0:
-            return _Outcome.STORED
-        key = session.id.segment_key(slot)
-        found = await self._objects.fetch_segment(key, remember=False)
+        tip = session.stored
+        keys = [session.id.segment_key(slot) for slot in range(max(0, tip.slot - self._settings.flights), tip.slot)]
+        found = await asyncio.gather(*(self._objects.fetch_segment(key, remember=False) for key in keys))
         if await self._looks.retired(session.id.chapter) is not None:
             return _Outcome.STORED  # the record knows better
-        if found is None:
-            name = segment_key(key.writer, key.chapter, key.session, key.slot)
-            raise Missing(f"the slot before is gone key={name}; restore it")
-        return _Outcome.STORED if found.digest == session.stored.digest else _Outcome.SEALED
+        for key, segment in zip(keys, found, strict=True):
+            if segment is None:
+                name = segment_key(key.writer, key.chapter, key.session, key.slot)
+                raise Missing(f"a slot below is gone key={name}; restore it")
+            if segment.final:
+                return _Outcome.SEALED
+        return _Outcome.STORED
 
     async def _leave_retired_session(self, session: _Session, record: Retired) -> None:
         """The record says for ever which slots were stored; the others are sent again."""

@@ -92,6 +92,42 @@ async def test_a_writer_stopped_until_it_was_sealed_goes_on(scene: Scene) -> Non
 
 
 @directed
+async def test_a_writer_that_slept_looks_as_far_below_as_it_has_flights(scene: Scene) -> None:
+    """A lost slot that none in flight with it can witness is sealed; who wakes up above that seal appends anew."""
+    web, other = scene.machine("web"), scene.machine("other")
+    resumed = asyncio.Event()
+    receipts: list[Receipt] = []
+
+    async def write() -> None:
+        async with web.open(quick()) as log, log.writer("web") as writer:
+            await writer.append(event("first"))
+            gate = Gate()
+            web.script.on("create", scene.slot("web", 1, 1), gate.before)
+            calls = []
+            for key in ("lost", "void", "void too"):
+                calls.append(asyncio.create_task(writer.append(event(key))))
+                await asyncio.sleep(0.05)
+            gate.open()
+            await asyncio.gather(*calls)
+            web.process.pause()
+            await resumed.wait()
+            receipts.append(await writer.append(event("later")))
+
+    writing = web.start(write())
+    await asyncio.sleep(1)
+    scene.store.lose(scene.slot("web", 1, 1))
+    async with other.open(quick()) as log:
+        following = asyncio.create_task(take(log.follow(settled=True), 2, timeout=600))
+        await asyncio.sleep(3 * SEAL_S)
+        assert finals(scene) == [(1, 1, True)]
+        resumed.set()
+        web.process.resume()
+        await writing
+        assert await following == ["first", "later"]
+    assert receipts[0].session > 1
+
+
+@directed
 async def test_a_fork_in_our_slot_ends_the_session(scene: Scene) -> None:
     """Another's segment in our slot (a cloned machine): ours are appended again elsewhere, and the session is left."""
     web = scene.machine("web")

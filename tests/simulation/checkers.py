@@ -21,6 +21,7 @@ from tests.simulation.truth import Truth
 __all__ = ["CHECKERS", "Evidence", "check", "fold"]
 
 APPEND_S_MAX = 600.0  # an append may meet pauses, seals and deadlines, each bounded; together they stay below this
+FLIGHTS_MAX = 8  # of the writers of these worlds
 SILENCE_S = 4.5  # the least idle time and four creation deadlines of these worlds, and some drift of clocks
 
 
@@ -238,7 +239,7 @@ def p9_read_your_writes(evidence: Evidence) -> Iterator[str]:
 
 
 def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[tuple[str, str]]:
-    """Process and name of each slot whose successor its owner created after a silence long enough to be sealed."""
+    """Process and name of each slot closely below one that its owner created after a silence long enough to be sealed."""
     last_s: dict[tuple[str, str], float] = {}
     woken: set[tuple[str, str]] = set()
     for request in requests:
@@ -246,8 +247,9 @@ def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[t
             prefix, slot = request.key.rsplit("/", 1)
             began_s = last_s.get((request.process, prefix), request.sent_s)
             last_s[request.process, prefix] = request.sent_s
-            if request.sent_s - began_s >= SILENCE_S and int(slot):
-                woken.add((request.process, f"{prefix}/{int(slot) - 1:0{len(slot)}d}"))
+            if request.sent_s - began_s >= SILENCE_S:
+                below = range(max(0, int(slot) - FLIGHTS_MAX), int(slot))
+                woken.update((request.process, f"{prefix}/{number:0{len(slot)}d}") for number in below)
     return woken
 
 
