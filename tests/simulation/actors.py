@@ -1,4 +1,4 @@
-"""Those who live in the world: processes that write, read, close chapters, or several of these at once.
+"""Those who live in the world: processes that write, read, look at views, close chapters, or several of these at once.
 
 An actor is a program on a machine. Each time it starts it is a new process, with a new log, that
 remembers only what it saved. It does its work until told to stop, writes into the history what the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,10 +29,17 @@ from logstore import (
 )
 from logstore.testing.process import Process, ProcessState
 from logstore.testing.simulation import SimulatedLoop, SimulatedStore, StoreFace, Weather
+from projections import View
 from tests.simulation.history import Append, History, Outcome, Stream
+from tests.simulation.views import Chain, Glass, thing_of
 
-__all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Writing"]
+__all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Viewing", "Writing"]
 
+ENTERED_AT_THE_TAIL = False
+"""Whether an entered view holds all that was acknowledged before, also where its process follows the log already.
+
+It should, and does not: ``View.__aenter__`` does not ask the follower to refresh. Set it once it does.
+"""
 Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
 
 
@@ -145,11 +153,12 @@ class Actor:
 
 
 class Writing:
-    """Appends under a name, which other processes may use as well."""
+    """Appends under a name, which other processes may use as well; looks for its events in its process's view."""
 
-    def __init__(self, writer_name: str, *, pause_s: float) -> None:
+    def __init__(self, writer_name: str, *, pause_s: float, viewing: Viewing | None = None) -> None:
         self._writer_name = writer_name
         self._pause_s = pause_s
+        self._viewing = viewing
 
     async def work(self, actor: Actor, log: Log) -> None:
         """Append, alone or several at once, with pauses that are sometimes long."""
@@ -175,7 +184,7 @@ class Writing:
         append = Append(me, writer_name, ids, actor.stage.loop.time(), len(history.heard.get(me, ())))
         patience_s = rng.expovariate(1 / 2) if rng.random() < 0.05 else None
         history.call(append)
-        events = [Event("Thing", f"k{rng.randrange(5)}", "changed", {"id": id_}) for id_ in ids]
+        events = [Event("Thing", thing_of(id_), "changed", {"id": id_}) for id_ in ids]
         try:
             async with asyncio.timeout(patience_s):
                 append.receipt = await (writer.append_many(events) if count > 1 else writer.append(events[0]))
@@ -192,11 +201,19 @@ class Writing:
             history.end(append, Outcome.REFUSED, str(error))
         except TimeoutError:
             history.note(me, f"loses patience with {ids[0]}")
+        glass = self._viewing.glass if self._viewing else None
+        if append.receipt is not None and glass is not None and rng.random() < 0.5:
+            with suppress(TimeoutError, *Forgivable):
+                await glass.wait_for(append)
         if append.receipt is not None and rng.random() < 0.15 and not actor.stopping.is_set():
-            await self._wait_until_settled(actor, log, append)
+            await self._wait_until_settled(actor, log, append, glass)
 
-    async def _wait_until_settled(self, actor: Actor, log: Log, append: Append) -> None:
+    async def _wait_until_settled(self, actor: Actor, log: Log, append: Append, glass: Glass | None) -> None:
         assert append.receipt is not None
+        if glass is not None:
+            with suppress(TimeoutError, *Forgivable):
+                await glass.settled(append)
+            return
         history, me = actor.stage.history, append.process
         try:
             async with asyncio.timeout(10):
@@ -295,6 +312,65 @@ async def read_all(stage: Stage, me: str, log: Log, *, settled: bool) -> Stream:
         stage.history.see(stream, event)
     stream.ended_s = stage.loop.time()
     return stream
+
+
+class Viewing:
+    """Keeps a view open and looks at it; opens another now and then. ``glass``: the one that is open now."""
+
+    def __init__(self, name: str, *, follow: bool, pause_s: float) -> None:
+        self.glass: Glass | None = None
+        self._name = name
+        self._follow = follow
+        self._pause_s = pause_s
+        self._opened = 0
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Look at views until told to stop, and once more then."""
+        assert actor.process is not None
+        me, history = actor.process.name, actor.stage.history
+        self.glass = None  # that of an earlier process
+        while not actor.stopping.is_set():
+            self._opened += 1
+            at_tail = ENTERED_AT_THE_TAIL or log.follower is None
+            acknowledged = len(history.acknowledged) if at_tail else 0
+            async with View.open(log, Chain(), follow=self._follow) as view:
+                glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
+                glass.look(acknowledged=acknowledged)
+                watching = asyncio.create_task(glass.watch())
+                self.glass = glass
+                try:
+                    await self._look(actor, glass)
+                finally:
+                    self.glass = None
+                    watching.cancel()
+                    await asyncio.wait([watching])
+                if not watching.cancelled() and watching.exception() is not None:
+                    await watching
+
+    async def _look(self, actor: Actor, glass: Glass) -> None:
+        rng, history = actor.rng, actor.stage.history
+        for _ in range(rng.randrange(5, 30)):
+            await actor.sleep(self._pause_s)
+            if actor.stopping.is_set():
+                break
+            patience_s = rng.choice([0.02, 1, None])
+            known = [append for append in history.appends[-20:] if append.receipt is not None]
+            with suppress(TimeoutError, *Forgivable):
+                async with asyncio.timeout(patience_s):
+                    match rng.choice(["refresh", "wait", "nothing"]):
+                        case "refresh":
+                            await self._refresh(glass, history)
+                        case "wait" if known:
+                            await glass.wait_for(rng.choice(known))
+            glass.look()
+        with suppress(*Forgivable):
+            await self._refresh(glass, history)
+            await glass.compare_mirror()
+
+    async def _refresh(self, glass: Glass, history: History) -> None:
+        acknowledged = len(history.acknowledged)
+        await glass.view.refresh()
+        glass.look(acknowledged=acknowledged)
 
 
 class Closer:

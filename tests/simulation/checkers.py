@@ -2,7 +2,7 @@
 
 Every checker yields one line for each contradiction, beginning with the promise's name. They know
 nothing of how the library works inside: only its calls and answers, the store's requests, and the
-truth in the bucket.
+truth in the bucket. What is promised of views is in ``glimpses.py``.
 """
 
 from __future__ import annotations
@@ -10,29 +10,20 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from logstore.keys import EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key
 from logstore.testing.store import Request
+from tests.simulation.evidence import Evidence
+from tests.simulation.glimpses import VIEW_CHECKERS
 from tests.simulation.history import Append, History, Outcome, Stream
 from tests.simulation.truth import Truth
 
-__all__ = ["CHECKERS", "Evidence", "check", "fold"]
+__all__ = ["CHECKERS", "check", "fold"]
 
 APPEND_S_MAX = 600.0  # an append may meet pauses, seals and deadlines, each bounded; together they stay below this
 FLIGHTS_MAX = 8  # of the writers of these worlds
 SILENCE_S = 4.5  # the least idle time and four creation deadlines of these worlds, and some drift of clocks
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything a run left behind. ``remembers``: whether each process had the memory to keep all that it wrote."""
-
-    history: History
-    truth: Truth
-    requests: Sequence[Request]
-    remembers: bool
 
 
 def check(evidence: Evidence) -> list[str]:
@@ -288,4 +279,5 @@ CHECKERS: Sequence[Callable[[Evidence], Iterator[str]]] = (
     p9_read_your_writes,
     p13_bounded,
     p14_cheap,
+    *VIEW_CHECKERS,
 )

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from logstore.event import StoredEvent
+from logstore.frontier import Position
 from logstore.receipt import Receipt
 
-__all__ = ["Append", "History", "Order", "Outcome", "Seen", "Stream"]
+__all__ = ["Append", "Glimpse", "History", "Order", "Outcome", "Seen", "Stream", "Verdicts"]
 
 Order = tuple[int, int, int, int]
 
@@ -87,6 +88,38 @@ class Stream:
         return [*self.before, *self.events]
 
 
+class Glimpse(NamedTuple):
+    """What one view showed at one moment; rows as ``views.py`` chains them, one number for each thing.
+
+    ``appends``: how many had been called before. ``between_batches``: it was not just taking something in, so
+    that ``position`` is that of its rows. It must hold the first ``acknowledged`` of the history's, and ``promised``.
+    """
+
+    view: str
+    process: str
+    at_s: float
+    appends: int
+    between_batches: bool
+    position: Position | None
+    watermark: int
+    settled: tuple[int, ...]
+    visible: tuple[int, ...]
+    found: tuple[str, ...]
+    digest: str
+    acknowledged: int
+    promised: tuple[str, ...]
+
+
+class Verdicts(NamedTuple):
+    """What a view said became of the events of an append: why it changed nothing, "" where it did."""
+
+    view: str
+    process: str
+    at_s: float
+    ids: tuple[str, ...]
+    told: tuple[str, ...]
+
+
 class History:
     """Everything observed in one run, in order. ``lines`` is for people and for the digest."""
 
@@ -96,8 +129,16 @@ class History:
         self.streams: list[Stream] = []
         self.heard: dict[str, list[str]] = {}  # by process: ids read or known stored, in that order
         self.settled: list[tuple[str, float]] = []  # ids that ``log.settled`` said are settled, and when
+        self.acknowledged: list[str] = []  # ids, in the order in which somebody was told that they are stored
+        self.glimpses: list[Glimpse] = []
+        self.verdicts: list[Verdicts] = []
+        self.own_waits: list[tuple[str, float, float]] = []  # an id, and when its writer began and ended to wait for it
         self.problems: list[str] = []  # what observers found wrong on the spot
         self.lines: list[str] = []
+
+    def now_s(self) -> float:
+        """The virtual time."""
+        return self._time_s()
 
     def note(self, who: str, what: str) -> None:
         """Write down something that happened now."""
@@ -129,8 +170,25 @@ class History:
         append.outcome, append.ended_s = outcome, self._time_s()
         if outcome is Outcome.STORED:
             self.hear(append.process, append.ids)
+            self.acknowledged += append.ids
         where = append.receipt and f"at {append.receipt.chapter}/{append.receipt.session}/{append.receipt.slot}"
         self.note(append.process, f"{outcome.value} {append.ids[0]} {where or why}")
+
+    def glimpse(self, glimpse: Glimpse) -> None:
+        """Somebody has looked at a view."""
+        self.glimpses.append(glimpse)
+        moment = "" if glimpse.between_batches else " while taking in"
+        self.note(
+            glimpse.process,
+            f"{glimpse.view} at {glimpse.watermark} shows {glimpse.settled} {glimpse.visible}{moment}"
+            f"{' holds ' + glimpse.promised[0] if glimpse.promised else ''}",
+        )
+
+    def judge(self, verdicts: Verdicts) -> None:
+        """A view has said what became of an append."""
+        self.verdicts.append(verdicts)
+        self.settled.append((verdicts.ids[0], verdicts.at_s))
+        self.note(verdicts.process, f"{verdicts.view} judges {dict(zip(verdicts.ids, verdicts.told, strict=True))}")
 
     def digest(self) -> str:
         """One hash over all that was observed."""

@@ -1,6 +1,6 @@
 """One seed, one world: who lives in it, what befalls them, and how it ends.
 
-For a while actors write, read and close chapters, while chance pauses them, kills and restarts them, sets
+For a while actors write, read, keep views and close chapters, while chance pauses them, kills and restarts them, sets
 their clocks, and changes the weather between them and the store. Then comes calm: the dead
 stay dead, the others go on, writers stop, and everything must come to rest: sessions final, all settled,
 every follower through. What is left is the evidence for the checkers.
@@ -19,11 +19,14 @@ import logstore
 from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
-from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage, Writing, read_all, resolve
-from tests.simulation.checkers import Evidence, check
+from projections import View
+from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage, Viewing, Writing, read_all, resolve
+from tests.simulation.checkers import check
 from tests.simulation.damage import judge, pick, read_through
+from tests.simulation.evidence import Evidence
 from tests.simulation.history import History, Order
 from tests.simulation.truth import Truth
+from tests.simulation.views import Chain, Glass
 
 __all__ = ["Outcome", "World", "run"]
 
@@ -103,9 +106,14 @@ class World:
                 Closer(pause_s=closing_s),
             ],
         }
+        jobs["reader"].append(Viewing("follows", follow=True, pause_s=rng.choice([0.1, 0.5])))
+        jobs["barrier"].append(Viewing("stands", follow=False, pause_s=1.0))
         for i in range(rng.randint(1, 3)):
             name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
-            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]))]
+            viewing = Viewing(f"own{i}-", follow=rng.random() < 0.7, pause_s=0.5) if rng.random() < 0.5 else None
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]), viewing=viewing)]
+            if viewing is not None:
+                writing.append(viewing)
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
@@ -275,6 +283,12 @@ class World:
                     truth = Truth.of(self.store.contents())
                     if [event.id for event in stream.events] != truth.ids:
                         self.history.problem(f"P1 the last reading differs from the log settled={settled}")
+                async with View.open(log, Chain()) as view:
+                    Glass("last", "last", view, self.history, follows=False).look(
+                        acknowledged=len(self.history.acknowledged)
+                    )
+                    if view.digest() != view.digest(pending=True):
+                        self.history.problem("P8 the last view has pending rows, though all is settled")
 
         await process.start(look_back())
 
@@ -320,6 +334,7 @@ class World:
         counts.update(starts=sum(actor.starts for actor in self.actors), streams=len(self.history.streams))
         sessions = Truth.of(self.store.contents()).sessions
         counts.update(sessions=len(sessions), sealed=sum(session.sealed for session in sessions.values()))
+        counts.update(glimpses=len(self.history.glimpses), verdicts=len(self.history.verdicts))
         counts.update(chapters=1 + max((chapter for chapter, *_ in sessions), default=0))
         return counts
 
