@@ -109,11 +109,22 @@ class Glass:
     async def wait_for(self, append: Append) -> None:
         """Wait until the view holds an append, and look. TimeoutError, Unavailable: it was not to be."""
         assert append.receipt is not None
-        began_s, taking = self._history.now_s(), self.view._taking.locked()
+        began_s, costs_nothing = self._history.now_s(), self._has_begun(append)
         await self.view.wait_for(append.receipt, timeout=WAIT_S)
         self.look(promised=append.ids)
-        if self.follows and append.process == self._process and not taking:  # what it was taking in may wait for others
+        if costs_nothing:
             self._history.own_waits.append((append.ids[0], began_s, self._history.now_s()))
+
+    def _has_begun(self, append: Append) -> bool:
+        """Whether it follows its own process in a session whose beginning it has read, and is not waiting for others.
+
+        The roster up to a new session may still have to be read, and what is being taken in to arrive.
+        """
+        receipt, position = append.receipt, self.view.position
+        if receipt is None or position is None or position.last is None or self.view._taking.locked():
+            return False
+        has_read = position.last >= (receipt.chapter, receipt.session)
+        return has_read and self.follows and append.process == self._process
 
     async def settled(self, append: Append) -> None:
         """Wait until the view says what became of an append, and write it down."""
