@@ -230,7 +230,7 @@ def p9_read_your_writes(evidence: Evidence) -> Iterator[str]:
 
 
 def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[tuple[str, str]]:
-    """Process and name of each slot closely below one that its owner created after a silence long enough to be sealed."""
+    """Process and name of each slot just below one that its owner created after a silence long enough to be sealed."""
     last_s: dict[tuple[str, str], float] = {}
     woken: set[tuple[str, str]] = set()
     for request in requests:

