@@ -9,6 +9,9 @@ makes a ``Plan``: that index, or none, by which the fewest rows are examined. ``
 2. No order was asked for, so rows come by key: keys are gathered and sorted, rows looked up until the page is full.
 3. Neither: all rows selected are looked up, filtered and sorted.
 
+A question may be about other rows than those that the indexes hold, where few differ: those at the watermark. Then
+the rows that differ are left out of what the indexes yield, and what they are instead is scanned and merged in.
+
 A cursor is the *position* of the last row returned: the encodings of the fields it was ordered by, and its key. The
 next page is the rows that match now and stand behind that position now. So while rows change between pages, a row
 that matches and stays where it stands is returned exactly once; one that moves is returned where it is met.
@@ -28,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import msgpack
@@ -60,7 +63,7 @@ from projections.spans import (
 )
 from projections.values import descending, encode, field_value
 
-__all__ = ["OPERATORS", "Clause", "Page", "Plan", "Query", "Rows", "Where", "choose", "count", "find"]
+__all__ = ["OPERATORS", "Clause", "Difference", "Page", "Plan", "Query", "Rows", "Where", "choose", "count", "find"]
 
 Where: TypeAlias = Sequence[tuple[str, str, Any]]
 Test: TypeAlias = Callable[[Any], bool]
@@ -85,6 +88,13 @@ class Rows(Protocol):
 
     def look_up(self, keys: Iterable[str]) -> list[Document]:
         """The rows of these keys."""
+
+
+class Difference(NamedTuple):
+    """How the rows that a question is about differ from those that are at hand, and in the indexes."""
+
+    gone: Set[str]  # keys of rows at hand that are not among those asked about, or are otherwise there
+    instead: Rows  # what is there and not at hand, or not so
 
 
 # Clauses ----------------------------------------------------------------------------------
@@ -510,12 +520,14 @@ def find(
     limit: int | None = None,
     cursor: str | None = None,
     scope: str = "",
+    difference: Difference | None = None,
 ) -> Page:
     """Return the first ``limit`` rows that match, in order; those behind ``cursor``, where there is one.
 
-    ``scope`` names store and projection: a cursor is good where it was given. Cost: with an index that answers all
-    clauses and yields the order, some 20 microseconds, and half of one for each row returned; O(rows) without any.
-    Raises InvalidArgument for the limit, InvalidCursor.
+    ``scope`` names store and projection: a cursor is good where it was given. ``difference``: the question is not
+    quite about ``rows``. Cost: with an index that answers all clauses and yields the order, some 20 microseconds, and
+    half of one for each row returned; O(rows) without any; and a scan of the rows that differ. Raises InvalidArgument
+    for the limit, InvalidCursor.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidArgument(f"needs a positive number or None limit={limit!r:.60}")
@@ -523,25 +535,30 @@ def find(
     if query.impossible:
         return Page([], [], None, 0)
     plan = choose(query, indexes, row_count=len(rows), limit=limit)
-    if plan.ordered:
-        keys, documents, examined = _first(plan, rows, _in_order(plan, after), limit)
-        examined += max(len(plan.stretches) - 1, 0)  # a merge looks one row ahead in each stretch
-    elif not query.order:
-        selected = _selected_keys(plan, rows)
-        keys, documents, _ = _first(plan, rows, _by_key(selected, after, limit), limit)
-        examined = len(selected)
+    if difference is None:
+        keys, documents, examined = _carry_out(plan, rows, after, limit)
     else:
-        selected = _selected_keys(plan, rows)
-        keys, documents = _sorted(plan, rows, selected, after, limit)
-        examined = len(selected)
+        keys, documents, examined = _carry_out(plan, rows, after, limit, difference.gone)
+        documents += rows.look_up(keys[len(documents) :])
+        there = _matching(query, difference.instead, after, limit)
+        both = sorted([*zip(keys, documents, strict=True), *there], key=lambda row: query.position(*row))
+        keys, documents = [key for key, _ in both], [document for _, document in both]
+        examined += len(difference.instead)
     if limit is None or len(keys) <= limit:
         return Page(documents, keys, None, examined)
     del keys[limit:], documents[limit:]
     return Page(documents, keys, query.cursor(query.position(keys[-1], documents[-1]), scope), examined)
 
 
-def count(query: Query, rows: Rows, indexes: Sequence[SortedIndex]) -> int:
-    """Return how many rows match. Cost: no row is looked up when one index answers all clauses; else as ``find``."""
+def count(query: Query, rows: Rows, indexes: Sequence[SortedIndex], *, difference: Difference | None = None) -> int:
+    """Return how many rows match. Cost: no row is looked up when one index answers all clauses; else as ``find``.
+
+    Where there is a ``difference``, both sides of it are looked at.
+    """
+    if difference is not None:
+        gone, there = rows.look_up(difference.gone), difference.instead.look_up(difference.instead.keys())
+        matches = query.matches
+        return count(query, rows, indexes) - sum(map(matches, gone)) + sum(map(matches, there))
     if query.impossible:
         return 0
     if not query.clauses:
@@ -557,6 +574,42 @@ def count(query: Query, rows: Rows, indexes: Sequence[SortedIndex]) -> int:
         return _rows_in(sorted_index.stretches(access.selection))
     plan = choose(query, indexes, row_count=len(rows))
     return sum(plan.matches(rows.document(key)) for key in _selected_keys(plan, rows))
+
+
+def _carry_out(
+    plan: Plan, rows: Rows, after: Position | None, limit: int | None, gone: Set[str] = frozenset()
+) -> tuple[list[str], list[Document], int]:
+    """Return the first rows that match, without those that are ``gone``, and how many were examined.
+
+    There is one key more than ``limit`` where one more row matches; it may be without its row.
+    """
+    if plan.ordered:
+        drawn = _in_order(plan, after)
+        keys, documents, examined = _first(plan, rows, _without(gone, drawn), limit)
+        return (
+            keys,
+            documents,
+            examined + max(len(plan.stretches) - 1, 0),
+        )  # a merge looks one row ahead in each stretch
+    selected = _selected_keys(plan, rows)
+    examined = len(selected)
+    if gone:
+        selected = list(_without(gone, selected))
+    if not plan.query.order:
+        keys, documents, _ = _first(plan, rows, _by_key(selected, after, limit), limit)
+    else:
+        keys, documents = _sorted(plan, rows, selected, after, limit)
+    return keys, documents, examined
+
+
+def _without(gone: Set[str], keys: Iterable[str]) -> Iterator[str]:
+    return filterfalse(gone.__contains__, keys) if gone else iter(keys)
+
+
+def _matching(query: Query, rows: Rows, after: Position | None, limit: int | None) -> Iterator[tuple[str, Document]]:
+    """Return the first rows that match, and one more where there is one, by looking at all."""
+    scan = Plan(query, None, [], len(rows), len(rows))
+    return zip(*_sorted(scan, rows, list(rows.keys()), after, limit), strict=True)
 
 
 def _first(plan: Plan, rows: Rows, keys: Iterator[str], limit: int | None) -> tuple[list[str], list[Document], int]:

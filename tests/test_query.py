@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from logstore.errors import InvalidArgument, InvalidCursor
 from logstore.token import encode_token
 from projections.index import Index, SortedIndex, build
-from projections.query import OPERATORS, Query, choose, count, find
+from projections.query import OPERATORS, Difference, Query, choose, count, find
 from tests.test_index import DOCUMENT, DOCUMENTS, FIELDS, INDEX, KEY, VALUE, read, small_parts
 from tests.test_values import compare, rank
 
@@ -215,6 +215,58 @@ def test_pages_go_on_behind_the_last_row_whatever_changes(
             moved.add(key)
     stayed = [key for key in expected(documents, where, order_by) if key not in moved]
     assert [key for key in returned if key not in moved] == stayed
+
+
+def difference(table: Table, documents: Documents) -> Difference:
+    """What to ask ``table`` with, to be told about ``documents``."""
+    old, new = table.documents, documents
+    differ = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return Difference(differ & old.keys(), Table({key: new[key] for key in differ & new.keys()}))
+
+
+@settings(max_examples=200)
+@given(
+    DOCUMENTS,
+    st.dictionaries(KEY, st.none() | DOCUMENT, max_size=4),
+    INDEXES,
+    st.tuples(WHERE, ORDER),
+    LIMIT,
+)
+def test_rows_that_differ_are_found_as_if_they_were_there(
+    documents: Documents,
+    changes: dict[str, dict[str, Any] | None],
+    declared: list[Index],
+    asked: tuple[Where, list[str]],
+    limit: int | None,
+) -> None:
+    """With indexes over some rows, and how others differ from these: what a plain list of the others would return."""
+    changed = {key: document for key, document in {**documents, **changes}.items() if document is not None}
+    where, order_by = asked
+    table, query = Table(changed, declared), Query.parse(where, order_by)
+    differs = difference(table, documents)
+    keys: list[str] = []
+    cursor = None
+    while True:
+        page = find(query, table, table.indexes, limit=limit, cursor=cursor, scope=SCOPE, difference=differs)
+        assert page.rows == [freeze(documents[key]) for key in page.keys]
+        keys += page.keys
+        cursor = page.cursor
+        if cursor is None:
+            break
+        assert len(page.keys) == limit
+    assert keys == expected(documents, where, order_by)
+    assert count(Query.parse(where), table, table.indexes, difference=differs) == len(keys)
+
+
+def test_rows_that_do_not_differ_are_not_scanned() -> None:
+    """Where an index yields the order, what is looked up is the page, and the rows that differ."""
+    documents = {f"d-{number:03d}": {"p": number % 2, "n": number} for number in range(200)}
+    table = Table({**documents, "d-006": {"p": 0, "n": 1_000}}, [Index("p", "-n")])
+    differs = difference(table, documents)
+    page = find(Query.parse([("p", "==", 0)], ["-n"]), table, table.indexes, limit=3, difference=differs)
+    assert page.keys == ["d-198", "d-196", "d-194"]
+    assert table.looked_up == 4  # the first of the next page is placed, too
+    assert page.examined == 4 + 1
 
 
 @given(DOCUMENTS, INDEXES, WHERE, ORDER)
