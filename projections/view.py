@@ -32,7 +32,7 @@ from projections.decoded import DecodedRows
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
-from projections.query import Page, Plan, Query, Rows, Where, choose, count, find
+from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
 from projections.state import State, Verdict
 
 __all__ = ["Change", "View", "ViewStatistics"]
@@ -101,6 +101,7 @@ class View:
         self._follows = follow
         self._taking = asyncio.Lock()
         self._decoded = DecodedRows()
+        self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
@@ -229,29 +230,35 @@ class View:
         >>> async def example(view):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
         """
-        query = Query.parse(where, order_by)
-        rows, indexes = self._asked(settled)
-        return find(query, rows, indexes, limit=limit, cursor=cursor, scope=self._scope)
+        query, indexes = Query.parse(where, order_by), self._built_indexes()
+        difference = self._difference() if settled else None
+        return find(query, self, indexes, limit=limit, cursor=cursor, scope=self._scope, difference=difference)
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
-        return count(Query.parse(where), *self._asked(settled))
+        difference = self._difference() if settled else None
+        return count(Query.parse(where), self, self._built_indexes(), difference=difference)
 
     def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:
         """Return how ``find`` would go about it; ``str()`` says it in words. Cost: some microseconds per index."""
-        _, indexes = self._asked(settled=False)
-        return choose(Query.parse(where, order_by), indexes, row_count=len(self), limit=limit)
+        return choose(Query.parse(where, order_by), self._built_indexes(), row_count=len(self), limit=limit)
 
-    def _asked(self, settled: bool) -> tuple[Rows, list[SortedIndex]]:
-        """The rows that a question is about, and the indexes that are right for them."""
-        if settled and self._state.pending_events:
-            return _RowsAtWatermark(self._state.base_rows()), []
+    def _built_indexes(self) -> list[SortedIndex]:
         if self._indexes is None:
             self._state.track_changes()
             rows = ((key, decode_data(row, f"key={key}") or {}) for key, row in self._state.rows.items())
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
                 self._indexes = build(self._projection.indexes, rows)
-        return self, self._indexes
+        return self._indexes
+
+    def _difference(self) -> Difference | None:
+        """How rows at the watermark differ from those that are visible. Cost: O(keys with anything pending)."""
+        rows, base = self._state.rows, self._state._base
+        if not base:
+            return None
+        differing = {key: row for key, row in base.items() if row is not rows.get(key)}
+        instead = {key: row for key, row in differing.items() if row is not None}
+        return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
 
     @property
     def _scope(self) -> str:
@@ -352,11 +359,12 @@ class View:
         return MappingProxyType(verdicts)
 
 
-class _RowsAtWatermark:
-    """The rows as they are at the watermark, for a query."""
+class _SomeRows:
+    """Rows for a query to look at."""
 
-    def __init__(self, rows: Mapping[str, bytes]) -> None:
+    def __init__(self, rows: Mapping[str, bytes], decoded: DecodedRows) -> None:
         self._rows = rows
+        self._decoded = decoded
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -365,10 +373,10 @@ class _RowsAtWatermark:
         return self._rows.keys()
 
     def look_up(self, keys: Iterable[str]) -> list[Data]:
-        return list(map(self.document, keys))
+        return self._decoded.all_of(keys, self._rows)
 
     def document(self, key: str) -> Data:
-        return decode_data(self._rows[key], f"key={key}") or {}
+        return self._decoded.of(key, self._rows[key])
 
 
 def _row_digest(item: tuple[str, bytes]) -> int:

@@ -123,6 +123,25 @@ async def test_find_pages_through_an_index_while_rows_change(log: Log, writer: W
         assert view.count([("piped_id", "==", "a"), ("status", "==", 1)]) == 13
 
 
+async def test_a_settled_query_is_answered_at_the_watermark(log: Log, writer: Writer) -> None:
+    """While rows are changed, added and deleted by what is pending, ``settled=True`` finds and counts those before."""
+    receipt = await writer.append_many([deployment(number) for number in range(40)])
+    async with View.open(log, Deployments()) as view:
+        await view.settled(receipt, timeout=10)
+        assert view.find(settled=True) == view.find()
+        changed = [deployment(39, updated_at=0), deployment(37, project_id="p0"), deployment(41)]
+        await view.wait_for(await writer.append_many([*changed, Event("Deployment", "d-35", "deleted", None)]))
+        where = [("project_id", "==", "p1")]
+        assert view.find(where, ["-updated_at"], limit=3).keys == ["d-41", "d-33", "d-31"]
+        first = view.find(where, ["-updated_at"], limit=3, settled=True)
+        assert (first.keys, first.rows[0]["updated_at"]) == (["d-39", "d-37", "d-35"], 39)
+        second = view.find(where, ["-updated_at"], limit=3, cursor=first.cursor, settled=True)
+        assert second.keys == ["d-33", "d-31", "d-29"]
+        assert (view.count(where), view.count(where, settled=True)) == (19, 20)
+        assert (view.count(), view.count(settled=True)) == (40, 40)
+        assert [view.get(key, settled=True) for key in first.keys] == first.rows
+
+
 async def test_a_cursor_of_another_view_is_refused(log: Log, writer: Writer) -> None:
     """A cursor is bound to its query, projection and store."""
     await writer.append_many([deployment(number) for number in range(4)])
