@@ -111,7 +111,7 @@ class View:
         return f"<View {self._projection.name} {self._state!r} follows={self._follows} failure={self._failure!r}>"
 
     async def __aenter__(self) -> View:
-        await self._take_batch()
+        await self.refresh()  # where the log is followed already, the follower may be behind
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
         return self

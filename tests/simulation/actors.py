@@ -35,11 +35,6 @@ from tests.simulation.views import Chain, Glass, thing_of
 
 __all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Viewing", "Writing"]
 
-ENTERED_AT_THE_TAIL = False
-"""Whether an entered view holds all that was acknowledged before, also where its process follows the log already.
-
-It should, and does not: ``View.__aenter__`` does not ask the follower to refresh. Set it once it does.
-"""
 Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
 
 
@@ -331,8 +326,7 @@ class Viewing:
         self.glass = None  # that of an earlier process
         while not actor.stopping.is_set():
             self._opened += 1
-            at_tail = ENTERED_AT_THE_TAIL or log.follower is None
-            acknowledged = len(history.acknowledged) if at_tail else 0
+            acknowledged = len(history.acknowledged)
             async with View.open(log, Chain(), follow=self._follow) as view:
                 glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
                 glass.look(acknowledged=acknowledged)
