@@ -146,9 +146,8 @@ class SimulatedStore:
         return [listed.key for listed in _at_once(_page(self._bucket, prefix, "", None))]
 
     def lose(self, key: str) -> None:
-        """Damage: the object is gone, as if it never was; whoever creates it anew is not to blame."""
+        """Damage: the object is gone, as if it never was."""
         _at_once(self._bucket.delete(key))
-        self._contents.pop(key, None)
 
     def flip(self, key: str, bit: int) -> None:
         """Damage: one bit of the object is another."""
