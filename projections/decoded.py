@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -22,10 +22,14 @@ DECODED_BYTES_MAX: Final = 16 << 20
 
 
 class DecodedRows:
-    """A bounded memory of decoded rows; the oldest are forgotten first, many at a time."""
+    """A bounded memory of decoded rows; the oldest are forgotten first, many at a time.
 
-    def __init__(self, bytes_max: int = DECODED_BYTES_MAX) -> None:
+    Who keeps rows for as long as they are remembered here hands in ``forgotten``: it is called when some are not.
+    """
+
+    def __init__(self, bytes_max: int = DECODED_BYTES_MAX, forgotten: Callable[[], None] = lambda: None) -> None:
         self._bytes_max = bytes_max
+        self._forgotten = forgotten
         self._bytes = 0
         self._known: dict[str, tuple[bytes, Data]] = {}
 
@@ -36,6 +40,7 @@ class DecodedRows:
         """Forget all."""
         self._known.clear()
         self._bytes = 0
+        self._forgotten()
 
     def of(self, key: str, row: bytes) -> Data:
         """Return the row decoded. Cost: a lookup; decoding when it was not looked at before."""
@@ -63,6 +68,7 @@ class DecodedRows:
         if self._bytes > self._bytes_max:
             for old in list(islice(known, (len(known) + 1) // 2)):
                 self._bytes -= len(known.pop(old)[0])
+            self._forgotten()
 
     def _check(self) -> None:
         """Assert every invariant; O(n)."""

@@ -5,6 +5,8 @@ rows that share it; each group has one sorted *run* of *entries*. An entry is by
 turned round when descending, then the row's key as UTF-8. Encodings end by themselves, so the key is found again
 behind them. Groups are sorted too, by their fields' encodings joined.
 
+What was found among the rows of one group may be remembered with the group, until one of these rows changes.
+
 A ``Selection`` says which part of an index certain sets of values select: the groups to look up or to go through,
 and the spans within each. What it finds in an index are ``Stretch``es, of known length, before any row is looked at.
 
@@ -16,6 +18,7 @@ Invariants:
 - Each row has one entry, in the run of its group: what ``remove`` is given is what ``add`` was given.
 - Entries of a run ascend strictly; rows that are equal in all fields stand by key, whatever the directions.
 - No run is empty. A short one is a plain list, a long one a SortedList.
+- What is remembered of a group was found since any of its rows changed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from __future__ import annotations
 import operator
 import struct
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -42,6 +45,7 @@ Run: TypeAlias = Any  # list[bytes], or a SortedList of bytes, which has no type
 
 _SHORT_MAX: Final = 1_000  # entries in a plain list: inserting moves 4 kB, and an empty SortedList takes 0.8 kB
 _LOOKUPS_MAX: Final = 1_000  # groups to look up one by one; where an `in` asks for more, groups are gone through
+_FINDS_REMEMBERED_MAX: Final = 1_000
 _BLOCK: Final = 50  # entries read at a time when going backwards: some more than a page
 _CHUNK: Final = 1_000  # documents decoded at a time while building
 _REMEMBERED_MAX: Final = 10_000  # encodings of texts kept while building: group fields repeat
@@ -271,7 +275,7 @@ class SortedIndex:
     """The rows of a view in the order of an ``Index``: groups of runs of entries.
 
     Building: ``build`` (the function; several at once), ``add``, ``remove``, ``change``.
-    Asking: ``len``, ``groups_at_most``, ``stretches``.
+    Asking: ``len``, ``groups_at_most``, ``stretches``. Asking again: ``recall``, ``remember``, ``forget_finds``.
 
     >>> index, = build([Index("project_id", "-updated_at")], [("d-1", {"project_id": "p", "updated_at": 5})])
     >>> index.change("d-1", {"project_id": "p", "updated_at": 5}, {"project_id": "p", "updated_at": 6})
@@ -283,6 +287,8 @@ class SortedIndex:
         self.index = index
         self._groups: Any = SortedDict()  # group: run
         self._rows = 0
+        self._finds: dict[bytes, dict[Hashable, Any]] = {}  # group: question: what was found
+        self._finds_left = _FINDS_REMEMBERED_MAX
         *self._group_fields, self._last_field = index.fields
 
     def __len__(self) -> int:
@@ -314,6 +320,8 @@ class SortedIndex:
         before = None if old is None else self._place(key, old)
         after = None if new is None else self._place(key, new)
         if before == after:
+            if before is not None:
+                self._finds.pop(before[0], None)
             return
         if before is not None:
             self._remove(*before)
@@ -325,6 +333,7 @@ class SortedIndex:
         return group, self._last_field.encode(document) + key.encode()
 
     def _add(self, group: bytes, entry: bytes) -> None:
+        self._finds.pop(group, None)
         run = self._groups.get(group)
         if run is None:
             self._groups[group] = [entry]
@@ -337,6 +346,7 @@ class SortedIndex:
         self._rows += 1
 
     def _remove(self, group: bytes, entry: bytes) -> None:
+        self._finds.pop(group, None)
         run = self._groups.get(group, [])
         if type(run) is not list:
             run.remove(entry)
@@ -396,6 +406,28 @@ class SortedIndex:
         first = len(self._group_fields) - len(selection.others)
         return (group for group in within if _all_within(split(group)[first:], selection.others))
 
+    # Asking again
+
+    def recall(self, group: bytes, question: Hashable) -> Any:
+        """Return what ``remember`` was told, if no row of the group has changed since; else None. Cost: O(1)."""
+        finds = self._finds.get(group)
+        return None if finds is None else finds.get(question)
+
+    def remember(self, group: bytes, question: Hashable, found: object) -> None:
+        """Keep what was found among the rows of one group, and depends on nothing else. Cost: O(1).
+
+        What a changed group held counts as kept until all is forgotten; that is done when there is too much.
+        """
+        if self._finds_left == 0:
+            self.forget_finds()
+        self._finds.setdefault(group, {})[question] = found
+        self._finds_left -= 1
+
+    def forget_finds(self) -> None:
+        """Forget all that was found."""
+        self._finds.clear()
+        self._finds_left = _FINDS_REMEMBERED_MAX
+
     def _check(self) -> None:
         """Assert every invariant; O(n)."""
         # Groups ascend, and none is empty.
@@ -411,6 +443,8 @@ class SortedIndex:
             assert b"".join(split(group)) == group
             # A run in a plain list is short.
             assert type(run) is not list or len(run) <= _SHORT_MAX
+        # What is remembered is bounded.
+        assert sum(map(len, self._finds.values())) <= _FINDS_REMEMBERED_MAX - self._finds_left
 
 
 def _all_within(values: Sequence[bytes], sets: Sequence[_ByteSpans | None]) -> bool:

@@ -17,7 +17,8 @@ next page is the rows that match now and stand behind that position now. So whil
 that matches and stays where it stands is returned exactly once; one that moves is returned where it is met.
 
 Invariants:
-- What is returned depends on rows, query, limit and cursor alone, never on which indexes there are.
+- What is returned depends on rows, query, limit and cursor alone, never on which indexes there are, nor on what was
+  asked before.
 - Rows ascend by the fields asked for, then by key: no two are equal, whatever the directions.
 - A page's cursor is None exactly when no further row matched when it was made.
 """
@@ -69,7 +70,7 @@ Where: TypeAlias = Sequence[tuple[str, str, Any]]
 Test: TypeAlias = Callable[[Any], bool]
 
 _QUERIES_REMEMBERED_MAX: Final = 1_000  # queries come back, again and again, with the same values: agents poll
-
+_ROWS_REMEMBERED_MAX: Final = 100  # of a page that is remembered whole
 
 _KEY_OF_NUMBER: Final = operator.itemgetter(slice(NUMBER_BYTES, None))
 
@@ -290,6 +291,15 @@ class Query:
             access = self._accesses[index] = Access.of(self, index)
         return access
 
+    def sole_group(self, indexes: Iterable[SortedIndex]) -> tuple[SortedIndex, bytes] | None:
+        """Return the one group of an index that holds all rows that match, in order; None where there is none."""
+        for sorted_index in indexes:
+            access = self._accesses.get(sorted_index.index) or self.access(sorted_index.index)
+            if access.perfect:
+                prefixes = access.selection.prefixes
+                return (sorted_index, prefixes[0]) if len(prefixes) == 1 else None
+        return None
+
     def cursor(self, position: Position, scope: str) -> str:
         """Return an opaque token for a position, good for this query and this ``scope`` (store and projection)."""
         return encode_token("cursor", [self._binding(scope), list(position.values), position.key])
@@ -375,6 +385,7 @@ class Access:
     ranks: tuple[tuple[int, bool], ...] | None
     pointed: bool
     turned: bool
+    perfect: bool  # no other index can do better: each row selected matches, and comes in order
 
     @classmethod
     def of(cls, query: Query, index: Index) -> Access:
@@ -402,12 +413,8 @@ class Access:
             ranks=None if ranks is None else tuple(ranks),
             pointed=pointed,
             turned=turned,
+            perfect=not filters and ranks is not None and selection.spans is None,
         )
-
-    @property
-    def perfect(self) -> bool:
-        """Whether no other index can do better: each row selected matches, and comes in order."""
-        return not self.filters and self.ranks is not None and self.selection.spans is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,11 +533,36 @@ def find(
 
     ``scope`` names store and projection: a cursor is good where it was given. ``difference``: the question is not
     quite about ``rows``. Cost: with an index that answers all clauses and yields the order, some 20 microseconds, and
-    half of one for each row returned; O(rows) without any; and a scan of the rows that differ. Raises InvalidArgument
-    for the limit, InvalidCursor.
+    half of one for each row returned; if that is one group of the index, and none of its rows has changed since the
+    same was asked, some 5 microseconds; O(rows) without any; and a scan of the rows that differ. Raises
+    InvalidArgument for the limit, InvalidCursor.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidArgument(f"needs a positive number or None limit={limit!r:.60}")
+    place = query.sole_group(indexes) if difference is None else None
+    if place is None or not isinstance(cursor, str | None):
+        return _find(query, rows, indexes, limit=limit, cursor=cursor, scope=scope, difference=difference)
+    sorted_index, group = place
+    question = (query, limit, cursor, scope)
+    page: Page | None = sorted_index.recall(group, question)
+    if page is None:
+        page = _find(query, rows, indexes, limit=limit, cursor=cursor, scope=scope, difference=None)
+        if len(page.keys) > _ROWS_REMEMBERED_MAX:
+            return page
+        sorted_index.remember(group, question, page)
+    return page._replace(rows=page.rows.copy(), keys=page.keys.copy())  # the caller's own
+
+
+def _find(
+    query: Query,
+    rows: Rows,
+    indexes: Sequence[SortedIndex],
+    *,
+    limit: int | None,
+    cursor: str | None,
+    scope: str,
+    difference: Difference | None,
+) -> Page:
     after = None if cursor is None else query.parse_cursor(cursor, scope)
     if query.impossible:
         return Page([], [], None, 0)

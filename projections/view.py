@@ -100,7 +100,7 @@ class View:
         self._reader: Reader = log.follow()
         self._follows = follow
         self._taking = asyncio.Lock()
-        self._decoded = DecodedRows()
+        self._decoded = DecodedRows(forgotten=self._forget_finds)
         self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
@@ -250,6 +250,10 @@ class View:
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
                 self._indexes = build(self._projection.indexes, rows)
         return self._indexes
+
+    def _forget_finds(self) -> None:
+        for index in self._indexes or ():
+            index.forget_finds()
 
     def _difference(self) -> Difference | None:
         """How rows at the watermark differ from those that are visible. Cost: O(keys with anything pending)."""

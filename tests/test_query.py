@@ -269,6 +269,47 @@ def test_rows_that_do_not_differ_are_not_scanned() -> None:
     assert page.examined == 4 + 1
 
 
+def test_a_page_asked_again_is_remembered_until_a_row_of_its_group_changes() -> None:
+    """Nothing is looked up meanwhile; a change that moves nothing counts, too; and pages are the caller's own."""
+    table = Table({f"d-{number}": {"p": number % 2, "n": number} for number in range(9)}, [Index("p", "-n")])
+    (index,) = table.indexes
+    query = Query.parse([("p", "==", 0)], ["-n"])
+
+    def looked_up() -> int:
+        table.looked_up = 0
+        page = find(query, table, table.indexes, limit=2, scope=SCOPE)
+        assert page.keys == expected(table.documents, [("p", "==", 0)], ["-n"])[:2]
+        assert page.rows == [table.documents[key] for key in page.keys]
+        page.keys.clear()
+        page.rows.clear()
+        index._check()
+        return table.looked_up
+
+    assert [looked_up(), looked_up()] == [2, 0]
+    table.put("d-1", {"p": 1, "n": 100})  # another group
+    assert looked_up() == 0
+    for key, document in (
+        ("d-8", {"p": 0, "n": 8, "said": "more"}),
+        ("d-8", {"p": 1, "n": 8}),
+        ("d-8", {"p": 0, "n": 7}),
+        ("d-6", None),
+        ("d-9", {"p": 0, "n": 9}),
+    ):
+        table.put(key, document)
+        assert [looked_up(), looked_up()] == [2, 0]
+    index.forget_finds()
+    assert looked_up() == 2
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """More questions than that are answered as well."""
+    table = Table({f"d-{number}": {"p": number, "n": number} for number in range(700)}, [Index("p", "n")])
+    for limit in (1, 2):
+        for number in range(700):
+            assert find(Query.parse([("p", "==", number)]), table, table.indexes, limit=limit).keys == [f"d-{number}"]
+        table.indexes[0]._check()
+
+
 @given(DOCUMENTS, INDEXES, WHERE, ORDER)
 def test_only_rows_that_need_it_are_looked_up(
     documents: Documents, declared: list[Index], where: Where, order_by: list[str]

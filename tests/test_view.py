@@ -123,6 +123,21 @@ async def test_find_pages_through_an_index_while_rows_change(log: Log, writer: W
         assert view.count([("piped_id", "==", "a"), ("status", "==", 1)]) == 13
 
 
+async def test_a_page_asked_again_is_of_now(log: Log, writer: Writer) -> None:
+    """A page is remembered, but never longer than it is right: a change of any field of one of its rows is seen."""
+    await writer.append_many([deployment(number) for number in range(9)])
+    async with View.open(log, Deployments()) as view:
+        where = [("project_id", "==", "p1")]
+        for note in ("a", "b"):
+            await view.wait_for(await writer.append(deployment(7, note=note)))
+            for _ in range(2):
+                assert view.find(where, ["-updated_at"], limit=2).rows[0]["note"] == note
+        remembered = view.find(where, ["-updated_at"], limit=2)
+        assert view.find(where, ["-updated_at"], limit=2).rows[0] is remembered.rows[0]
+        view._decoded.clear()
+        assert view.find(where, ["-updated_at"], limit=2).rows[0] is not remembered.rows[0]
+
+
 async def test_a_settled_query_is_answered_at_the_watermark(log: Log, writer: Writer) -> None:
     """While rows are changed, added and deleted by what is pending, ``settled=True`` finds and counts those before."""
     receipt = await writer.append_many([deployment(number) for number in range(40)])
