@@ -10,13 +10,16 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from logstore.event import Data, decode_data
+import msgpack
 
-__all__ = ["DecodedRows"]
+from logstore.event import Data, decode_data
+from logstore.frame import UNSEARCHED_BYTES_MAX
+
+__all__ = ["DecodedRows", "decode_each"]
 
 DECODED_BYTES_MAX: Final = 16 << 20
 
@@ -74,3 +77,18 @@ class DecodedRows:
         """Assert every invariant; O(n)."""
         assert self._bytes == sum(len(row) for row, _ in self._known.values()) <= self._bytes_max
         assert all(decode_data(row, key) == data for key, (row, data) in self._known.items())
+
+
+def decode_each(rows: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, Data]]:
+    """Yield each row decoded, to be looked at in passing: not read-only, so not to be handed out.
+
+    Raises Corrupt as ``decode_data`` does. Cost: two thirds of that.
+    """
+    unpack = msgpack.unpackb
+    for key, row in rows:
+        plain = len(row) <= UNSEARCHED_BYTES_MAX and not (0xC4 in row or 0xC5 in row or 0xC6 in row)  # no binary names
+        try:
+            data = unpack(row, max_ext_len=0) if plain else None
+        except (ValueError, msgpack.UnpackException, RecursionError):
+            data = None
+        yield key, data if type(data) is dict else decode_data(row, f"key={key}") or {}

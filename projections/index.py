@@ -26,9 +26,10 @@ from __future__ import annotations
 import operator
 import struct
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, pairwise
+from itertools import chain, groupby, islice, pairwise, repeat
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sortedcontainers import SortedDict, SortedList
@@ -487,7 +488,7 @@ def build(indexes: Sequence[Index], rows: Iterable[tuple[str, Document]]) -> lis
     """
     fields = {field for index in indexes for field in index.fields}
     memories: dict[Field, dict[str, bytes]] = {field: {} for field in fields}
-    gathered: list[dict[bytes, list[bytes]]] = [{} for _ in indexes]
+    gathered: list[defaultdict[bytes, list[bytes]]] = [defaultdict(list) for _ in indexes]
     remaining = iter(rows)
     while chunk := list(islice(remaining, _CHUNK)):
         keys = [key.encode() for key, _ in chunk]
@@ -495,11 +496,9 @@ def build(indexes: Sequence[Index], rows: Iterable[tuple[str, Document]]) -> lis
         columns = {field: _encode_column(field, documents, memories[field]) for field in fields}
         for index, runs in zip(indexes, gathered, strict=True):
             *group, last = [columns[field] for field in index.fields]
-            for joined, value, key in zip(_joined(group, len(chunk)), last, keys, strict=True):
-                if joined in runs:
-                    runs[joined].append(value + key)
-                else:
-                    runs[joined] = [value + key]
+            entries = map(operator.add, last, keys)
+            for joined, entry in zip(_joined(group, len(chunk)), entries, strict=True):
+                runs[joined].append(entry)
     built = [SortedIndex(index) for index in indexes]
     for sorted_index, runs in zip(built, gathered, strict=True):
         sorted_index._take_over(runs)
@@ -513,24 +512,34 @@ def _joined(columns: list[list[bytes]], rows: int) -> list[bytes]:
 
 
 def _encode_column(field: Field, documents: list[Document], memory: dict[str, bytes]) -> list[bytes]:
-    """Return ``field.encode`` of each document; texts are remembered in ``memory``."""
+    """Return ``field.encode`` of each document: texts are remembered in ``memory``, natural numbers packed at once."""
+    values: list[Any]
     if len(field.path) == 1:
         (name,) = field.path
         values = [document.get(name) for document in documents]
     else:
         values = [field_value(document, field.path) for document in documents]
-    if len(memory) > _REMEMBERED_MAX:
-        memory.clear()
-    column = []
-    for value in values:
-        if type(value) is str:
-            encoded = memory.get(value)
-            if encoded is None:
-                encoded = memory[value] = descending(encode(value)) if field.descending else encode(value)
-        else:
-            encoded = descending(_encode(value)) if field.descending else _encode(value)
-        column.append(encoded)
-    return column
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        if len(memory) > _REMEMBERED_MAX:
+            memory.clear()
+        for text in set(values).difference(memory):
+            memory[text] = descending(encode(text)) if field.descending else encode(text)
+        return [memory[text] for text in values]
+    if kinds == {int} and min(values) >= 0 and max(values) < _EXACT:
+        distinct = set(values)
+        encoded = dict(zip(distinct, _encode_naturals(distinct, field.descending), strict=True))
+        return [encoded[number] for number in values]
+    return [descending(_encode(value)) if field.descending else _encode(value) for value in values]
+
+
+def _encode_naturals(values: Collection[int], downwards: bool) -> list[bytes]:
+    """``_encode`` of each, at a third of its price: all are packed, and turned round, at once."""
+    negated = map(operator.neg, map(float, values))  # see ``_encode``
+    packed = struct.pack(f">{'Bd' * len(values)}", *chain.from_iterable(zip(repeat(_NUMBER), negated)))
+    if downwards:
+        packed = descending(packed)
+    return [packed[start : start + NUMBER_BYTES] for start in range(0, len(packed), NUMBER_BYTES)]
 
 
 def _encode(value: object) -> bytes:

@@ -28,7 +28,7 @@ from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.catchup import Run
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
-from projections.decoded import DecodedRows
+from projections.decoded import DecodedRows, decode_each
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
@@ -246,9 +246,8 @@ class View:
     def _built_indexes(self) -> list[SortedIndex]:
         if self._indexes is None:
             self._state.track_changes()
-            rows = ((key, decode_data(row, f"key={key}") or {}) for key, row in self._state.rows.items())
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
-                self._indexes = build(self._projection.indexes, rows)
+                self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
         return self._indexes
 
     def _forget_finds(self) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from projections.decoded import DecodedRows
+from logstore.errors import Corrupt
+from projections.decoded import DecodedRows, decode_each
 
 
 def test_a_row_is_decoded_once_while_it_is_the_same_object() -> None:
@@ -40,3 +41,33 @@ def test_nobody_can_change_what_is_handed_out(state: Any) -> None:
     """Not even an empty row."""
     with pytest.raises(TypeError):
         DecodedRows().of("d-1", msgpack.packb(state))["a"] = 2  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{}, {"a": 1}, {"a": {"b": [1, {"c": b"x"}]}}, {"text": "x" * 2_000}, {"number": 0xC4}],
+)
+def test_in_passing_rows_are_the_same(row: Any) -> None:
+    """``decode_each`` yields what ``DecodedRows`` hands out, but for what makes it read-only."""
+    packed = msgpack.packb(row)
+    ((key, data),) = decode_each([("d-1", packed)])
+    assert (key, msgpack.packb(data, default=dict)) == ("d-1", packed)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        b"\x81",
+        b"\x01",
+        b"\x80\x80",
+        b"\x81\x01\x02",
+        msgpack.packb({b"a": 1}),
+        msgpack.packb({"a": msgpack.Timestamp(1)}),
+    ],
+)
+def test_in_passing_damage_is_met(row: bytes) -> None:
+    """What cannot be decoded to be handed out cannot be decoded in passing."""
+    for decode in (lambda: DecodedRows().of("d-1", row), lambda: list(decode_each([("d-1", row)]))):
+        with pytest.raises(Corrupt, match="key=d-1"):
+            decode()
