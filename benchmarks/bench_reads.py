@@ -11,23 +11,24 @@ Beside them, the same payloads, unpacked by msgpack:
 SQLite file         by primary key (the keys' text, without rowid), in WAL
 SQLite in memory    with an index on the same fields and the key; the 20th page from the values of the row before it
 
-MariaDB with PipeCD's own tables and indexes belongs here where it is installed; this suite says so where it is not.
+MariaDB             where installed: PipeCD's table and indexes, JSON, by socket and pymysql
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgpack
 import pytest
 
 import logstore
+from benchmarks import mariadb
 from benchmarks.conftest import Peer, Race, Sizes
 from benchmarks.documents import PROJECTS, Deployments, deployments, project
 from benchmarks.loading import store_events
@@ -111,12 +112,18 @@ def test_get(race: Race, sizes: Sizes, view: View, file: sqlite3.Connection, *, 
 
 
 class Turn(NamedTuple):
-    """One page: as the view is asked for it, and as the database is."""
+    """One page: as the view is asked for it, and as the databases are."""
 
     where: list[tuple[str, str, Any]]
     cursor: str | None
     query: str
+    mariadb_query: str
     values: tuple[object, ...]
+
+    @property
+    def mariadb_values(self) -> tuple[object, ...]:
+        """Those of a deep page end with a key."""
+        return self.values if self.cursor is None else (*self.values[:-1], UUID(str(self.values[-1])).bytes)
 
 
 class Pages:
@@ -163,12 +170,12 @@ def pages(runner: asyncio.Runner, sizes: Sizes, tmp_path_factory: pytest.TempPat
 
 
 def newest(_: Pages) -> list[Turn]:
-    return [Turn([("project_id", "==", p)], None, FIND, (p,)) for p in map(project, range(PROJECTS))]
+    return [Turn([("project_id", "==", p)], None, FIND, mariadb.FIND, (p,)) for p in map(project, range(PROJECTS))]
 
 
 def newest_of_status(_: Pages) -> list[Turn]:
     return [
-        Turn([("project_id", "==", p), ("status", "==", 3)], None, FIND_STATUS, (p, 3))
+        Turn([("project_id", "==", p), ("status", "==", 3)], None, FIND_STATUS, mariadb.FIND_STATUS, (p, 3))
         for p in map(project, range(PROJECTS))
     ]
 
@@ -183,16 +190,38 @@ def deep(pages: Pages) -> list[Turn]:
                 break
             before, page = page, pages.view.find(where, ["-updated_at"], limit=PAGE, cursor=page.cursor)
         last_time = before.rows[-1]["updated_at"]
-        turns.append(Turn(where, before.cursor, FIND_DEEP, (p, last_time, last_time, before.keys[-1])))
+        values = (p, last_time, last_time, before.keys[-1])
+        turns.append(Turn(where, before.cursor, FIND_DEEP, mariadb.FIND_DEEP, values))
     return turns
+
+
+@pytest.fixture(scope="module")
+def database(
+    pages: Pages, note: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[mariadb.MariaDB | None]:
+    if what := mariadb.missing():
+        note(f"MariaDB: {what}, so not measured")
+        yield None
+        return
+    with mariadb.instance(tmp_path_factory.mktemp("mariadb")) as database:
+        database.store(msgpack.unpackb(payload) for payload in pages.view._state.rows.values())
+        yield database
 
 
 @pytest.mark.parametrize("before", [NEVER, ROWS, PAGE_ASKED])
 @pytest.mark.parametrize("kind", [newest, newest_of_status, deep])
-def test_find(race: Race, sizes: Sizes, pages: Pages, kind: Callable[[Pages], list[Turn]], before: str) -> None:
+def test_find(
+    race: Race,
+    sizes: Sizes,
+    pages: Pages,
+    database: mariadb.MariaDB | None,
+    *,
+    kind: Callable[[Pages], list[Turn]],
+    before: str,
+) -> None:
     """Napkin, a page: 20 us to plan, then 30 keys at 0.5 us and 30 rows at 5 us; looked at before, 0.5 us a row.
 
-    Asked before: 5 us.
+    Asked before: 5 us. MariaDB: 30 rows of JSON, sent, received in Python and decoded, 10 us each.
     """
     turns = kind(pages)
     assert list(map(pages.find, turns)) == list(map(pages.select, turns))
@@ -206,17 +235,23 @@ def test_find(race: Race, sizes: Sizes, pages: Pages, kind: Callable[[Pages], li
         for turn in turns:
             pages.select(turn)
 
+    beside = {"SQLite in memory, index, msgpack": Peer(select, at_least={NEVER: 1.25, PAGE_ASKED: 8}.get(before))}
+    if database is not None:
+        ask = database.select
+        assert [ask(turn.mariadb_query, turn.mariadb_values) for turn in turns] == list(map(pages.find, turns))
+
+        def select_from_mariadb() -> None:
+            for turn in turns:
+                ask(turn.mariadb_query, turn.mariadb_values)
+
+        beside["MariaDB, PipeCD's indexes, JSON"] = Peer(
+            select_from_mariadb, at_least={NEVER: 6, PAGE_ASKED: 30}.get(before)
+        )
     race(
         f"find {PAGE} of 200 k, {kind.__name__.replace('_', ' ')}, {before}",
         find,
         count=len(turns),
         rounds=sizes.view_rounds,
         prepare=forget,
-        beside={"SQLite in memory, index, msgpack": Peer(select, at_least={NEVER: 1.25, PAGE_ASKED: 8}.get(before))},
+        beside=beside,
     )
-
-
-def test_mariadb(note: Callable[[str], None]) -> None:
-    """Not measured: it says so."""
-    here = shutil.which("mariadbd") or shutil.which("mysqld")
-    note(f"MariaDB: {'installed, but not measured yet (issue 8)' if here else 'not installed, so not measured'}")

@@ -183,7 +183,7 @@ def documents_url(sizes: Sizes, tmp_path_factory: pytest.TempPathFactory) -> str
     return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def note(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Say something below the table."""
     return pytestconfig.stash[NOTES].append
