@@ -22,7 +22,7 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.catchup import Run
@@ -100,7 +100,8 @@ class View:
         self._reader: Reader = log.follow()
         self._follows = follow
         self._taking = asyncio.Lock()
-        self._decoded = DecodedRows(forgotten=self._forget_finds)
+        forget_finds = WeakMethod(self._forget_finds)  # a bound method would make a cycle
+        self._decoded = DecodedRows(forgotten=lambda: (forget := forget_finds()) and forget())
         self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
