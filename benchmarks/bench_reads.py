@@ -3,8 +3,9 @@
 get   keys at random among a million: each round others, or the same again
 find  30 of a project, newest first, among 200,000; those of one status; the 20th page
 
-Rows come decoded. Those looked at before are in the view's cache; for the others it was emptied. A page asked before is
-remembered whole until one of its rows changes; "rows looked at" is a page that was not, of rows that were.
+Rows come decoded. Those looked at before (twice) are in the view's cache; for the others it was emptied. A page asked
+before (twice) is remembered whole until a row of its project changes; "rows looked at" is one that was not, of rows
+that were.
 
 Beside them, the same payloads, unpacked by msgpack:
 

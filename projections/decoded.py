@@ -3,6 +3,9 @@
 What is remembered of a key is its row, as bytes, and what these decode to. A row is never changed, only replaced: so
 what is remembered is right exactly while the row is the same object, and nobody has to say that it changed.
 
+A row is remembered from the second look on. To keep one costs half as much again as to decode it, and more of the
+garbage collector; most rows of a long list are looked at once.
+
 Invariants:
 - What is handed out equals ``decode_data`` of the row, and nobody can change it.
 - What is remembered has at most about ``bytes_max`` bytes of rows; decoded they take some seven times that.
@@ -10,7 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -22,19 +25,23 @@ from logstore.frame import UNSEARCHED_BYTES_MAX
 __all__ = ["DecodedRows", "decode_each"]
 
 DECODED_BYTES_MAX: Final = 16 << 20
+_SEEN_MAX: Final = 100_000  # rows looked at once; a number each
 
 
 class DecodedRows:
     """A bounded memory of decoded rows; the oldest are forgotten first, many at a time.
 
-    Who keeps rows for as long as they are remembered here hands in ``forgotten``: it is called when some are not.
+    Who keeps rows for as long as they are remembered here looks at ``times_forgotten``.
     """
 
-    def __init__(self, bytes_max: int = DECODED_BYTES_MAX, forgotten: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, bytes_max: int = DECODED_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
-        self._forgotten = forgotten
+        self.times_forgotten = 0
         self._bytes = 0
         self._known: dict[str, tuple[bytes, Data]] = {}
+        self._seen: set[int] = (
+            set()
+        )  # ids of rows looked at once; where another row has taken one over, no harm is done
 
     def __len__(self) -> int:
         return len(self._known)
@@ -42,26 +49,36 @@ class DecodedRows:
     def clear(self) -> None:
         """Forget all."""
         self._known.clear()
+        self._seen.clear()
         self._bytes = 0
-        self._forgotten()
+        self.times_forgotten += 1
 
     def of(self, key: str, row: bytes) -> Data:
-        """Return the row decoded. Cost: a lookup; decoding when it was not looked at before."""
+        """Return the row decoded. Cost: a lookup; decoding when it was not looked at twice before."""
         known = self._known.get(key)
-        if known is not None and known[0] is row:
-            return known[1]
-        data = decode_data(row, lambda: f"key={key}")
-        assert data is not None, "no data is no row"
-        self._remember(key, row, data)
-        return data
+        return known[1] if known is not None and known[0] is row else self._decode(key, row)
 
     def all_of(self, keys: Iterable[str], rows: Mapping[str, bytes]) -> list[Data]:
-        """Return the rows of these keys, decoded. Cost: as ``of``, without a call for those looked at before."""
-        get, found = self._known.get, []
+        """Return the rows of these keys, decoded. Cost: as ``of``, without a call for those remembered."""
+        get, decode, found = self._known.get, self._decode, []
         for key in keys:
             row, known = rows[key], get(key)
-            found.append(known[1] if known is not None and known[0] is row else self.of(key, row))
+            found.append(known[1] if known is not None and known[0] is row else decode(key, row))
         return found
+
+    def _decode(self, key: str, row: bytes) -> Data:
+        data = decode_data(row, lambda: f"key={key}")
+        assert data is not None, "no data is no row"
+        seen, row_id = self._seen, id(row)
+        if row_id in seen:
+            seen.discard(row_id)
+            self._remember(key, row, data)
+        else:
+            if len(seen) >= _SEEN_MAX:
+                seen.clear()
+                self.times_forgotten += 1
+            seen.add(row_id)
+        return data
 
     def _remember(self, key: str, row: bytes, data: Data) -> None:
         known = self._known
@@ -71,7 +88,7 @@ class DecodedRows:
         if self._bytes > self._bytes_max:
             for old in list(islice(known, (len(known) + 1) // 2)):
                 self._bytes -= len(known.pop(old)[0])
-            self._forgotten()
+            self.times_forgotten += 1
 
     def _check(self) -> None:
         """Assert every invariant; O(n)."""

@@ -421,8 +421,9 @@ class SortedIndex:
         """
         if self._finds_left == 0:
             self.forget_finds()
-        self._finds.setdefault(group, {})[question] = found
-        self._finds_left -= 1
+        finds = self._finds.setdefault(group, {})
+        self._finds_left -= question not in finds
+        finds[question] = found
 
     def forget_finds(self) -> None:
         """Forget all that was found."""

@@ -22,7 +22,7 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakKeyDictionary
 
 from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.catchup import Run
@@ -100,10 +100,10 @@ class View:
         self._reader: Reader = log.follow()
         self._follows = follow
         self._taking = asyncio.Lock()
-        forget_finds = WeakMethod(self._forget_finds)  # a bound method would make a cycle
-        self._decoded = DecodedRows(forgotten=lambda: (forget := forget_finds()) and forget())
+        self._decoded = DecodedRows()
         self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
+        self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -249,9 +249,13 @@ class View:
             self._state.track_changes()
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
                 self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
+        elif self._times_forgotten != self._decoded.times_forgotten:
+            self._forget_finds()
         return self._indexes
 
     def _forget_finds(self) -> None:
+        """Let no index remember rows that are no longer remembered decoded."""
+        self._times_forgotten = self._decoded.times_forgotten
         for index in self._indexes or ():
             index.forget_finds()
 

@@ -11,14 +11,28 @@ from logstore.errors import Corrupt
 from projections.decoded import DecodedRows, decode_each
 
 
-def test_a_row_is_decoded_once_while_it_is_the_same_object() -> None:
-    """Looking twice gives one object; a replaced row, equal or not, is decoded anew."""
+def test_from_the_second_look_on_a_row_is_remembered_while_it_is_the_same_object() -> None:
+    """Looking again gives one object; a replaced row, equal or not, is decoded anew."""
     decoded, row = DecodedRows(), msgpack.packb({"a": 1})
-    first = decoded.of("d-1", row)
-    assert first == {"a": 1}
-    assert decoded.of("d-1", row) is first
-    assert decoded.of("d-1", bytes(bytearray(row))) is not first
+    assert decoded.of("d-1", row) == {"a": 1}
+    assert len(decoded) == 0
+    second = decoded.of("d-1", row)
+    assert second == {"a": 1}
+    assert decoded.of("d-1", row) is second
+    assert decoded.all_of(["d-1"], {"d-1": row})[0] is second
+    replaced = bytes(bytearray(row))
+    assert decoded.of("d-1", replaced) is not second
+    assert decoded.of("d-1", replaced) is decoded.of("d-1", replaced)
     decoded._check()
+
+
+def test_what_was_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows are looked at once."""
+    monkeypatch.setattr("projections.decoded._SEEN_MAX", 10)
+    rows = {str(number): msgpack.packb({"number": number}) for number in range(25)}
+    decoded = DecodedRows()
+    decoded.all_of(rows, rows)
+    assert len(decoded._seen) == 5
 
 
 def test_the_oldest_are_forgotten_at_the_bound() -> None:

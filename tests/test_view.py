@@ -130,7 +130,7 @@ async def test_a_page_asked_again_is_of_now(log: Log, writer: Writer) -> None:
         where = [("project_id", "==", "p1")]
         for note in ("a", "b"):
             await view.wait_for(await writer.append(deployment(7, note=note)))
-            for _ in range(2):
+            for _ in range(3):
                 assert view.find(where, ["-updated_at"], limit=2).rows[0]["note"] == note
         remembered = view.find(where, ["-updated_at"], limit=2)
         assert view.find(where, ["-updated_at"], limit=2).rows[0] is remembered.rows[0]
