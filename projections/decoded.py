@@ -39,9 +39,7 @@ class DecodedRows:
         self.times_forgotten = 0
         self._bytes = 0
         self._known: dict[str, tuple[bytes, Data]] = {}
-        self._seen: set[int] = (
-            set()
-        )  # ids of rows looked at once; where another row has taken one over, no harm is done
+        self._seen: set[int] = set()  # ids of rows looked at once; one taken over by another row does no harm
 
     def __len__(self) -> int:
         return len(self._known)
