@@ -9,7 +9,8 @@ Without a bound it goes on to what is stored when it starts: a session ends at i
 seems to be written right now is measured once and read to there, so that a fast writer cannot keep a reader for ever.
 
 Invariants:
-- Runs of one catch-up are in total order; the frontier moves past a run when the next one is asked for.
+- Runs of one catch-up are in total order: what comes too late for it is left to the next one.
+- The frontier moves past a run when the next one is asked for.
 - No slot and no entry is passed over; an absent one ends its stream, or is Missing when something says that it existed.
 - Whatever is concluded from an object or an absence rests on the sleeper's rule.
 """
@@ -46,11 +47,15 @@ MEASURED_AFTER_SLOTS: Final = 1_000  # so long a session costs 20 GETs to measur
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The events of one segment from ``start`` on, next in the order."""
+    """The events of one segment from ``start`` on, next in the order.
+
+    ``settled``: everything stamped below it has come. ``complete``: with it, also everything of its own stamp.
+    """
 
     segment: Segment
     start: int
     settled: bool
+    complete: bool = True
 
     @property
     def indices(self) -> range:
@@ -187,6 +192,12 @@ class _Stream:
         last = await gallop(lambda slot: self._objects.segment(self.session.segment_key(slot)), self._slot + 1)
         self._stop = self._slot + 1 if last is None else last[0] + 1
 
+    def leave_for_later(self) -> None:
+        """The head came after its turn: it was not stored when this reading began, and is the next one's."""
+        self.head = None
+        self.dry = True
+        self.drop_ahead()
+
     def advance(self) -> None:
         """The head is used up."""
         assert self.head is not None
@@ -307,6 +318,7 @@ class _Merge:
         self._at_tail = False
         self._streams = {session.address: self._stream(session) for session in frontier.sessions.values()}
         self._started_ahead: dict[Address, _Stream] = {}
+        self._reached: tuple[int, Address] = (0, (0, 0))  # the place of the last run yielded
 
     def close(self) -> None:
         """Stop all fetching."""
@@ -335,7 +347,7 @@ class _Merge:
         while True:
             await self._load_heads()
             entry = await self._next_entry()
-            heads = ((head.stamp, stream.address) for stream in self._streams.values() if (head := stream.head))
+            heads = [(head.stamp, stream.address) for stream in self._streams.values() if (head := stream.head)]
             stamp, address = min(heads, default=(STAMP_MAX + 1, None))
             if entry is not None and entry.stamp < stamp:
                 self._take_entry(entry)
@@ -347,7 +359,8 @@ class _Merge:
                 return
             stream = self._streams[address]
             assert stream.head is not None
-            yield Run(stream.head, stream.taken, settled)
+            self._reached = (stamp, address)
+            yield Run(stream.head, stream.taken, settled, sum(stamp == other for other, _ in heads) == 1)
             self._frontier.take_segment(stream.head)
             stream.advance()
 
@@ -426,6 +439,8 @@ class _Merge:
             self._leave(stream)
             return False
         if segment.count:
+            if (segment.stamp, stream.address) < self._reached:
+                stream.leave_for_later()
             return False
         self._frontier.take_segment(segment)
         stream.advance()

@@ -214,11 +214,14 @@ class Reader:
                         yield run
                 await changed.wait()
 
-    async def batch(self) -> AsyncGenerator[Run, None]:
-        """Catch up once: to the follower's frontier, if this reader follows and the follower runs; else to the tail."""
+    async def batch(self, *, to_tail: bool = False) -> AsyncGenerator[Run, None]:
+        """Catch up once: to the follower's frontier, if this reader follows and the follower runs; else to the tail.
+
+        ``to_tail``: there anyway. A follower that somebody starts meanwhile need not have come so far.
+        """
         if self._frontier is None:
             self._frontier = await self._start()
-        follower = self._following.follower if self._following else None
+        follower = self._following.follower if self._following and not to_tail else None
         async with aclosing(self._catch_up(self._frontier, follower.frontier.copy() if follower else None)) as runs:
             async for run in runs:
                 yield run

@@ -143,12 +143,16 @@ class State:
         key = run.segment.key
         session, stamp = (key.chapter, key.session), run.segment.stamp
         assert stamp > max(self._last_stamps.get(session, 0), self.watermark), f"taken twice {key}"
-        self._last_stamps[session] = stamp
         indices = self._indices(run)
+        if run.settled:
+            if self._pending:
+                self.rise(stamp - 1)
+            if run.complete and not self._pending:
+                self._fold_run(run, indices)
+                self.watermark = stamp
+                return
+        self._last_stamps[session] = stamp
         if not indices:
-            return
-        if run.settled and not self._pending:
-            self._fold_run(run, indices)
             return
         pending = _Pending(run, indices)
         touched = pending.keys()
@@ -163,8 +167,12 @@ class State:
                 self._refold(touched_key)
 
     def rise(self, watermark: int) -> None:
-        """The watermark has risen: what lies at or below it becomes base. Cost: O(pending events)."""
-        assert watermark >= self.watermark, "a watermark never falls"
+        """The watermark has risen: what lies at or below it becomes base; one that is known changes nothing.
+
+        Cost: O(pending events).
+        """
+        if watermark <= self.watermark:
+            return
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         count = bisect_right(self._pending, watermark, key=attrgetter("stamp"))

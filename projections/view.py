@@ -131,9 +131,10 @@ class View:
         Cost: one GET for the roster and one per open session, two more for the roster's tail, and what is new.
         Raises FoldFailed and what reading met.
         """
-        if self._log.follower is not None:
-            await self._log.follower.refresh()
-        await self._take_batch()
+        follower = self._log.follower
+        if follower is not None:
+            await follower.refresh()
+        await self._take_batch(to_tail=follower is None)
 
     async def wait_for(self, receipt: Receipt, timeout: float | None = None) -> None:
         """Return once the view holds what ``receipt`` stands for; TimeoutError after ``timeout`` seconds.
@@ -163,12 +164,12 @@ class View:
             for subscriber in self._subscribers:
                 subscriber.wake.set()
 
-    async def _take_batch(self) -> None:
-        """Take in what lies between the view and the follower's frontier, or the tail."""
+    async def _take_batch(self, *, to_tail: bool = False) -> None:
+        """Take in what lies between the view and the follower's frontier; without one, or if asked to, the tail."""
         async with self._taking:
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure)) from self._failure
-            async with aclosing(self._reader.batch()) as batch:
+            async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
                 async for run in batch:
                     self._take(run)
             self._state.rise(self._reader.watermark)

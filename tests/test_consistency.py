@@ -10,9 +10,10 @@ import pytest
 
 from logstore import Corrupt, Event, StoredEvent, WriterSettings
 from logstore.event import EventEncoder
+from logstore.reader import resume
 from logstore.segment import SegmentEncoder
 from projections import Projection, Rejected, View
-from tests.scene import Scene, directed, quick, refuse, until
+from tests.scene import Scene, directed, hang, quick, refuse, until
 
 FAST = WriterSettings(idle_ms=500, idle_ms_max=1_000)
 
@@ -221,6 +222,45 @@ async def test_a_view_entered_beside_a_slow_follower_is_at_the_tail(scene: Scene
             await writer.append(thing(2))
             async with View.open(log, Journal()) as view:
                 assert seen(view) == [1, 2]
+
+
+@directed
+async def test_a_follower_that_is_started_meanwhile_holds_no_refresh_back(scene: Scene) -> None:
+    """A refresh that began without a follower reaches the tail, though one starts behind it while it waits its turn."""
+    async with (
+        scene.machine("a").open(quick()) as other,
+        other.writer("a") as writer,
+        scene.machine("reader").open(quick(follow_ms=60_000)) as log,
+    ):
+        await writer.append(thing(1))
+        reader = log.read()
+        assert [event.key async for event in reader] == ["x"]
+        assert reader.position is not None
+        behind = await resume(reader.position, log.identity, log._objects, log._looks)
+        async with View.open(log, Journal()) as view:
+            await writer.append(thing(2))
+            async with view._taking:  # as another refresh does
+                refreshing = asyncio.create_task(view.refresh())
+                await asyncio.sleep(0)
+                log.follower_from(behind)
+            await refreshing
+            assert seen(view) == [1, 2]
+
+
+@directed
+async def test_an_interrupted_batch_leaves_settled_rows_at_the_watermark(scene: Scene) -> None:
+    """P8: whatever stopped the taking in, settled rows are the fold of what is at or below the watermark."""
+    reader = scene.machine("reader")
+    async with reader.open(quick()) as log, View.open(log, Journal()) as view:
+        async with scene.machine("a").open(quick()) as other, other.writer("a") as writer:
+            receipts = [await writer.append(thing(number)) for number in range(5)]
+        reader.script.on("get", scene.slot("a", 1, 3), hang, times=10**9)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await view.refresh()
+        below = [number for number, receipt in enumerate(receipts) if receipt.stamp <= view.watermark]
+        assert seen(view, settled=True) == below == [0, 1, 2]
+        assert view.statistics().pending_events == 0
 
 
 @directed

@@ -102,6 +102,34 @@ async def test_no_event_is_ordered_within_anothers_append(scene: Scene) -> None:
 
 
 @directed
+async def test_what_a_tick_names_after_its_turn_is_left_to_the_next_reading(scene: Scene) -> None:
+    """One reading is in order, also where a slot that was absent in its turn came meanwhile, and a tick names it."""
+    reader = scene.machine("reader")
+    async with (
+        scene.machine("a").open() as one,
+        one.writer("a") as first,
+        scene.machine("b", skew_ms=900).open() as two,
+        two.writer("b") as second,
+        reader.open() as log,
+    ):
+        await first.append(event("a0"))
+        await second.append(event("b0"))
+        later = await second.append(event("b1"))
+        gate = Gate()
+        reader.script.on("get", entry_key(0, 3), gate.before)
+        whole = log.read()
+        reading = asyncio.create_task(collect(whole))
+        await gate.met()
+        assert (await first.append(event("a1"))).stamp < later.stamp
+        one._stamps.merge(later.stamp)
+        await one._post_tick(later.stamp)
+        gate.open()
+        assert keys_of(await reading) == ["a0", "b0", "b1"]
+        assert await read(log, after=whole.position) == ["a1"]
+        assert await read(log) == ["a0", "a1", "b0", "b1"]
+
+
+@directed
 async def test_two_readings_yield_the_same(scene: Scene) -> None:
     """Once all is settled the order is the same for every reader, cold or warm, at once or in pieces."""
     await write_interleaved(scene, seed=2)

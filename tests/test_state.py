@@ -216,6 +216,27 @@ def test_an_append_settles_whole() -> None:
     assert msgpack.unpackb(state.rows["x"]) == {"seen": [10, 11, 20, 21]}
 
 
+def test_settled_runs_of_one_stamp_become_base_together() -> None:
+    """The watermark is never at a stamp of which something is still to come, and base is what is at or below it."""
+    encoder, state = EventEncoder(), State(History())
+    for session, stamp, complete, watermark in (
+        (1, 9, True, 9),
+        (1, 10, False, 9),
+        (2, 10, True, 9),
+        (3, 11, True, 11),
+    ):
+        events = [encoder.encode(Event("A", "x", "changed", {"n": session * 100 + stamp}))]
+        _, segment = SegmentEncoder().encode(
+            SegmentKey("w", 0, session, stamp), events, first_sequence=0, stamp=stamp, acknowledged=0, previous=b""
+        )
+        state.take(Run(segment, 0, settled=True, complete=complete))
+        state._check()
+        assert state.watermark == watermark
+        seen = {9: [109], 11: [109, 110, 210, 311]}[watermark]
+        assert msgpack.unpackb(state.base_rows()["x"]) == {"seen": seen}
+    assert msgpack.unpackb(state.rows["x"]) == {"seen": [109, 110, 210, 311]}
+
+
 def test_the_oldest_verdicts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """P13: memory of why events changed nothing is bounded; the newest are kept."""
     monkeypatch.setattr("projections.state.VERDICTS_REMEMBERED_MAX", 3)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 from logstore.frontier import Position
@@ -85,14 +84,11 @@ def _holds(position: Position, stops: dict[tuple[int, int], int], order: Order) 
 
 
 def p7_rows_are_the_fold(evidence: Evidence) -> Iterator[str]:
-    """Settled rows are the fold of what is at or below the watermark, visible ones of what the view holds.
-
-    Between batches: while one comes in, settled rows are ahead of the watermark, which rises when it is complete.
-    """
+    """Settled rows are the fold of what is at or below the watermark, visible ones of what the view holds."""
     fold = TrueFold(evidence.truth)
     for glimpse in evidence.history.glimpses:
         story = f"{glimpse.view} of {glimpse.process} at {glimpse.at_s:.4f}"
-        if glimpse.between_batches and glimpse.settled != (wanted := fold.settled(glimpse.watermark)):
+        if glimpse.settled != (wanted := fold.settled(glimpse.watermark)):
             yield f"P7 {story} shows {glimpse.settled} as settled at {glimpse.watermark}, not {wanted}"
         if glimpse.between_batches and glimpse.visible != (wanted := fold.held(glimpse).visible):
             yield f"P7 {story} shows {glimpse.visible}, not {wanted}"
@@ -129,7 +125,7 @@ def p7_verdicts_are_the_folds(evidence: Evidence) -> Iterator[str]:
 def p8_views_converge(evidence: Evidence) -> Iterator[str]:
     """All views, of all processes, have one digest for each watermark."""
     first: dict[int, Glimpse] = {}
-    for glimpse in filter(attrgetter("between_batches"), evidence.history.glimpses):
+    for glimpse in evidence.history.glimpses:
         other = first.setdefault(glimpse.watermark, glimpse)
         if other.digest != glimpse.digest:
             yield (
