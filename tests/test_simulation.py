@@ -42,18 +42,7 @@ def test_equal_seeds_give_equal_histories() -> None:
     assert {*here, *there} == {here[0]}
 
 
-RARE = {
-    "404 means not stored",
-    "404 means not stored, in resolve",
-    "send again at the end",
-    "stamps read are not merged",
-}
-"""Caught by no seed near since views live in these worlds: each needs circumstances of its own to provoke it."""
-
-
-@pytest.mark.parametrize(
-    "bug", [pytest.param(bug, marks=pytest.mark.slow) if bug in RARE else bug for bug in sorted(BUGS)]
-)
+@pytest.mark.parametrize("bug", sorted(BUGS))
 def test_a_planted_bug_is_found(bug: str) -> None:
     """Each bug, planted into production code by name, is caught by a checker of what it breaks, within a few seeds."""
     first = BUGS[bug].seed

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 from tests.simulation.bugs import BUGS, planted
-from tests.simulation.world import Outcome, run
+from tests.simulation.world import CHANCE, Outcome, run
 
 PROBLEMS_SHOWN_MAX = 5
 
@@ -70,7 +70,7 @@ def run_with(seed: int, bug: str | None = None) -> Outcome:
     """Live through one seed, with the named bug planted if any."""
     logging.getLogger("logstore").setLevel(logging.ERROR)  # storms make it warn all the time
     with planted(bug):
-        return run(seed)
+        return run(seed, BUGS[bug].circumstances if bug else CHANCE)
 
 
 def _run_briefly(seed: int, bug: str | None) -> Outcome:

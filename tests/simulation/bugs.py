@@ -28,14 +28,21 @@ from logstore.log import Log
 from logstore.objects import Objects
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
+from projections.state import State
+from projections.view import View
+from tests.simulation.world import CHANCE, LATE_MS, Circumstances
 
 __all__ = ["BUGS", "Bug", "planted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``."""
+    """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
+
+    ``circumstances``: what has to befall writers for it to show, where chance seldom has it.
+    """
 
     breaks: tuple[str, ...]
     seed: int
@@ -43,11 +50,16 @@ class Bug:
     function: str
     old: str
     new: str
+    circumstances: Circumstances = CHANCE
 
     def caught_by(self, problems: list[str]) -> list[str]:
         """Those of the problems that tell of this bug."""
         return [problem for problem in problems if problem.split(" ", 1)[0].rstrip(":") in self.breaks]
 
+
+LATE_CREATIONS = Circumstances(("storm",), often_s=1.5, storm=Weather(late=0.8, late_ms=LATE_MS, verbs=("create",)))
+SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=1.0)
+WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
 BUGS: dict[str, Bug] = {
     "acknowledge before store": Bug(
@@ -68,13 +80,14 @@ BUGS: dict[str, Bug] = {
     ),
     "404 means not stored": Bug(
         ("P6",),
-        57,
+        0,
         Writer,
         "_seal_own_slot",
         "flight = self._flights[0]",
         "flight = self._flights[0]\n"
         "    if await self._objects.segment(flight.segment.key) is None:\n"
         "        return _Outcome.SEALED, True",
+        LATE_CREATIONS,
     ),
     "404 means not stored, in resolve": Bug(
         ("P6", "P1"),
@@ -83,6 +96,7 @@ BUGS: dict[str, Bug] = {
         "_is_stored",
         "if segment is None:",
         "if segment is None:\n            return False",
+        LATE_CREATIONS,
     ),
     "taken means stored": Bug(
         ("P1", "P6"), 23, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED"
@@ -93,9 +107,11 @@ BUGS: dict[str, Bug] = {
     "send again without a seal": Bug(
         ("P6",), 6, Writer, "_settle", "if outcome is _Outcome.GAVE_UP:", "if outcome is None:"
     ),
-    "send again at the end": Bug(("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)"),
+    "send again at the end": Bug(
+        ("P7",), 8, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)", SLEEP_WHILE_SENDING
+    ),
     "stamps read are not merged": Bug(
-        ("P7",), 31, Objects, "fetch_segment", "self._stamps.merge(segment.stamp)", "pass"
+        ("P7",), 0, Objects, "fetch_segment", "self._stamps.merge(segment.stamp)", "pass", WRONG_CLOCKS
     ),
     "settled though a session may go on": Bug(
         ("P7",), 0, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._known_stamp(entry)"
@@ -128,6 +144,13 @@ BUGS: dict[str, Bug] = {
     "a tick names what was not read": Bug(
         ("Missing",), 9, Log, "_slots_read", "(address, session.tip.slot)", "(address, session.tip.slot + 1)"
     ),
+    "a late event is not folded in": Bug(("P7",), 0, State, "take", "self._refold(touched_key)", "pass"),
+    "what is visible is settled": Bug(("P7", "P8"), 0, State, "take", "if run.settled:", "if True:"),
+    "an index is not told of changes": Bug(
+        ("P7",), 0, View, "_spread_changes", "index in self._indexes or ():", "index in ():"
+    ),
+    "a view does not wait": Bug(("P9",), 0, View, "wait_for", "while not self._reader.holds(receipt):", "while False:"),
+    "an entered view is behind": Bug(("P9",), 0, View, "__aenter__", "self.refresh()", "self._take_batch()"),
     "own segments are fetched": Bug(
         ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
     ),
