@@ -16,7 +16,7 @@ from logstore import Receipt, StoredEvent
 from logstore.catchup import Run
 from logstore.event import Data
 from projections import Index, Projection, Rejected, View
-from tests.simulation.history import Append, Glimpse, History, Verdicts
+from tests.simulation.history import Append, Glimpse, History, Outcome, Verdicts
 
 __all__ = ["THINGS", "Chain", "Glass", "follow_chain", "thing_of"]
 
@@ -124,7 +124,8 @@ class Glass:
         if receipt is None or position is None or position.last is None or self.view._taking.locked():
             return False
         has_read = position.last >= (receipt.chapter, receipt.session)
-        return has_read and self.follows and append.process == self._process
+        acknowledged_here = append.process == self._process and append.outcome is Outcome.STORED
+        return has_read and self.follows and acknowledged_here  # not what another had to be asked about
 
     async def settled(self, append: Append) -> None:
         """Wait until the view says what became of an append, and write it down."""
