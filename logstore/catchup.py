@@ -247,18 +247,31 @@ class _Entries:
         return self._stop is not None and self._next > self._stop
 
     async def load(self) -> bool:
-        """Fetch the next entries of the chapter, or the begin of the one after it; False: there are none."""
+        """Fetch the next entries of the chapter, or the begin of the one after it; False: there are none.
+
+        What is remembered is taken alone: after a `closed` that is, there would be nothing to fetch.
+        """
         chapter, number = self._next
+        while self._next[0] == chapter and not self.at_stop and len(self._ahead) < ENTRIES_AHEAD_MAX:
+            known = self._objects.remembered_entry(*self._next)
+            if known is None:
+                break
+            self._take(known)
+        if self._ahead:
+            return True
         addresses = [(chapter, number + i) for i in range(self._window)]
         wanted = [address for address in addresses if self._stop is None or address <= self._stop]
         for entry in await asyncio.gather(*(self._objects.entry(*address) for address in wanted)):
             if entry is None or entry.address != self._next:
                 break
-            self._ahead.append(entry)
-            self._next = entry.successor
-            self._on_fetch(entry)
+            self._take(entry)
         self._window = min(self._window * 2, ENTRIES_AHEAD_MAX)
         return bool(self._ahead)
+
+    def _take(self, entry: Entry) -> None:
+        self._ahead.append(entry)
+        self._next = entry.successor
+        self._on_fetch(entry)
 
     def advance(self) -> None:
         """The first entry is used up."""

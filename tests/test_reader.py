@@ -130,6 +130,20 @@ async def test_what_a_tick_names_after_its_turn_is_left_to_the_next_reading(scen
 
 
 @directed
+async def test_no_number_is_asked_for_behind_a_closed_entry_that_is_remembered(scene: Scene) -> None:
+    """P9: where its own process ended the chapter, a reading waits for no entry that cannot be."""
+    async with scene.machine("web").open() as log, log.writer("a") as first, log.writer("b") as second:
+        await first.append(event("1"))
+        await second.append(event("2"))
+        await log.close_chapter()
+        closed = next(entry for entry in scene.truth().entries if entry.successor == (1, 0))
+        sent = len(scene.store.requests)
+        assert await read(log) == ["1", "2"]
+        asked = {request.key for request in scene.store.requests[sent:]}
+        assert not asked & {entry_key(0, closed.number + beyond) for beyond in range(1, 40)}
+
+
+@directed
 async def test_two_readings_yield_the_same(scene: Scene) -> None:
     """Once all is settled the order is the same for every reader, cold or warm, at once or in pieces."""
     await write_interleaved(scene, seed=2)
