@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from logstore.clock import COUNTER_BITS, STAMP_MAX, StampClock
@@ -290,12 +290,15 @@ async def catch_up(
 ) -> AsyncGenerator[Run, None]:
     """Yield what lies between ``frontier`` and ``bound`` (None: all that is stored now), moving ``frontier`` along.
 
-    With ``on_damage`` a damaged session is reported there and left; without, its error is raised. Cost: one GET
-    per roster entry and per segment not remembered; without a bound also one per session still open, and one per flight
-    of these, to know that nothing is missing. Raises Corrupt, Missing, Trimmed, Unavailable.
+    With ``on_damage`` a damaged session is reported there and left; without, its error is raised. One that was left
+    stays in ``frontier`` where its damage is: it holds the watermark, and whoever goes on from there meets it.
+
+    Cost: one GET per roster entry and per segment not remembered; without a bound also one per session still open, and
+    one per flight of these, to know that nothing is missing. Raises Corrupt, Missing, Trimmed, Unavailable.
     """
+    course = _Course()
     while True:
-        merge = _Merge(frontier, objects, looks, stamps=stamps, bound=bound, on_damage=on_damage)
+        merge = _Merge(frontier, objects, looks, stamps=stamps, bound=bound, on_damage=on_damage, course=course)
         try:
             async for run in merge.runs(settled_only):
                 yield run
@@ -304,6 +307,14 @@ async def catch_up(
         finally:
             merge.close()
         return
+
+
+@dataclass(slots=True)
+class _Course:
+    """What a catch-up remembers when it plans anew: the place of the last run yielded, and the sessions it left."""
+
+    reached: tuple[int, Address] = (0, (0, 0))
+    left: set[Address] = field(default_factory=set)
 
 
 class _Merge:
@@ -318,7 +329,9 @@ class _Merge:
         stamps: StampClock,
         bound: Frontier | None,
         on_damage: Callable[[LogStoreError], None] | None,
+        course: _Course,
     ) -> None:
+        self._course = course
         self._frontier = frontier
         self._objects = objects
         self._looks = looks
@@ -329,9 +342,9 @@ class _Merge:
         stop = bound.last.address if bound and bound.last else None
         self._entries = _Entries(frontier.next_address, stop, objects, self._fetch_ahead)
         self._at_tail = False
-        self._streams = {session.address: self._stream(session) for session in frontier.sessions.values()}
+        unread = [session for session in frontier.sessions.values() if session.address not in course.left]
+        self._streams = {session.address: self._stream(session) for session in unread}
         self._started_ahead: dict[Address, _Stream] = {}
-        self._reached: tuple[int, Address] = (0, (0, 0))  # the place of the last run yielded
 
     def close(self) -> None:
         """Stop all fetching."""
@@ -372,15 +385,16 @@ class _Merge:
                 return
             stream = self._streams[address]
             assert stream.head is not None
-            self._reached = (stamp, address)
+            self._course.reached = (stamp, address)
             yield Run(stream.head, stream.taken, settled, sum(stamp == other for other, _ in heads) == 1)
             self._frontier.take_segment(stream.head)
             stream.advance()
 
     def _dry_stamp(self) -> int:
-        """The least stamp at which a session ran dry: an event at or below it can still be settled."""
-        dry = (self._frontier.sessions[stream.address].tip.stamp for stream in self._streams.values() if stream.dry)
-        return min(dry, default=STAMP_MAX)
+        """The least stamp at which a session ran dry or was left: an event at or below it can still be settled."""
+        dry = {stream.address for stream in self._streams.values() if stream.dry} | self._course.left
+        sessions = self._frontier.sessions
+        return min((sessions[address].tip.stamp for address in dry if address in sessions), default=STAMP_MAX)
 
     def _known_stamp(self, entry: Entry | None) -> int:
         """The stamp up to which the roster is known: sessions opened later are above it."""
@@ -452,7 +466,7 @@ class _Merge:
             self._leave(stream)
             return False
         if segment.count:
-            if (segment.stamp, stream.address) < self._reached:
+            if (segment.stamp, stream.address) < self._course.reached:
                 stream.leave_for_later()
             return False
         self._frontier.take_segment(segment)
@@ -483,7 +497,7 @@ class _Merge:
     def _leave(self, stream: _Stream) -> None:
         stream.drop_ahead()
         del self._streams[stream.address]
-        del self._frontier.sessions[stream.address]
+        self._course.left.add(stream.address)
 
     async def _conclude(self, chapter: int) -> None:
         """The sleeper's rule, after a GET of this chapter and before relying on it."""

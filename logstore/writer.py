@@ -120,15 +120,12 @@ class _Outcome(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """A segment whose creation is under way.
-
-    ``woke``: it was built after a silence so long that others may have taken the session for dead.
-    """
+    """A segment whose creation is under way. ``since_ms``: others may have seen nothing of the session since then."""
 
     segment: Segment
     data: bytes
     batches: list[Batch]
-    woke: bool
+    since_ms: int
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -390,7 +387,7 @@ class Writer:
         session = self._session
         while self._flights and self._flights[0].task.done() and self._flights[0].task.result() is _Outcome.STORED:
             assert session is not None
-            if self._flights[0].woke or not self._looks.fresh(session.id.chapter):
+            if self._slept(self._flights[0]) or not self._looks.fresh(session.id.chapter):
                 return
             self._acknowledge(session, self._flights.popleft())
 
@@ -423,13 +420,11 @@ class Writer:
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
-        now_ms = self._clock.elapsed_ms()
-        woke = now_ms - session.active_ms >= self._idle_ms + self._seal_ms_beyond_idle
+        flight = _Flight(segment, data, batches, since_ms=session.active_ms)
         session.tip = session.tip.after(segment)
-        session.active_ms = now_ms
+        session.active_ms = self._clock.elapsed_ms()
         session.bytes += len(data)
         self._quiet_close_ms = None
-        flight = _Flight(segment, data, batches, woke)
         flight.task = asyncio.create_task(self._fly(segment, data))
         flight.task.add_done_callback(lambda _: self._wake.set())
         self._flights.append(flight)
@@ -515,7 +510,7 @@ class Writer:
         try:
             if outcome is _Outcome.GAVE_UP:
                 outcome, won = await self._seal_own_slot(session)
-            elif outcome is _Outcome.STORED and self._flights[0].woke:
+            if outcome is _Outcome.STORED and self._slept(self._flights[0]):
                 outcome = await self._look_below(session)
             record = await self._looks.retired(session.id.chapter)
         except LogStoreError as error:
@@ -543,6 +538,10 @@ class Writer:
             raise Unavailable("slot was taken and is empty again")
         segment, ours = found
         return (_Outcome.STORED if segment.digest == flight.segment.digest else _Outcome.SEALED), ours
+
+    def _slept(self, flight: _Flight) -> bool:
+        """Whether the session was silent so long, before this or under it, that others may have taken it for dead."""
+        return self._clock.elapsed_ms() - flight.since_ms >= self._idle_ms + self._seal_ms_beyond_idle
 
     async def _look_below(self, session: _Session) -> _Outcome:
         """Stored after a long silence: had the store lost a slot below, a sealer may have put its final there.

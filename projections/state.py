@@ -163,8 +163,9 @@ class State:
         if self._pending[-1] is pending:
             self._fold_run(run, indices)
         else:
-            for touched_key in touched:
-                self._refold(touched_key)
+            folded = {each: self._folded(each, self._base[each], self._pending) for each in touched}
+            for touched_key, state in folded.items():
+                _put(self.rows, touched_key, state)
 
     def rise(self, watermark: int) -> None:
         """The watermark has risen: what lies at or below it becomes base; one that is known changes nothing.
@@ -173,18 +174,17 @@ class State:
         """
         if watermark <= self.watermark:
             return
+        count = bisect_right(self._pending, watermark, key=attrgetter("stamp"))
+        settled, still = self._pending[:count], self._pending[count:]
+        kept = set().union(*(pending.keys() for pending in still))
+        touched = set().union(*(pending.keys() for pending in settled))
+        base = {key: self._folded(key, self._base[key], settled) for key in touched & kept}
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
-        count = bisect_right(self._pending, watermark, key=attrgetter("stamp"))
-        if not count:
-            return
-        settled, self._pending = self._pending[:count], self._pending[count:]
-        kept = set().union(*(pending.keys() for pending in self._pending))
-        for key in set().union(*(pending.keys() for pending in settled)):
-            if key in kept:
-                self._base[key] = self._folded(key, self._base[key], settled)
-            else:
-                del self._base[key]
+        self._pending = still
+        self._base.update(base)
+        for key in touched - kept:
+            del self._base[key]
 
     def _indices(self, run: Run) -> range | list[int]:
         columns = run.columns
@@ -206,13 +206,17 @@ class State:
         keys, rows = run.columns.keys, self.rows
         if self._before is not None:
             self._note({keys[index] for index in indices})
+        after: dict[str, bytes | None] = {}  # put into the rows when all is folded: a fold may fail half way
         if self._projection.fold == "patch":
             for index in indices:
                 key = keys[index]
-                _put(rows, key, self._fold(rows.get(key), run, index))
-            return
-        for event in run.events(indices):
-            _put(rows, event.key, self._applied(rows.get(event.key), event))
+                after[key] = self._fold(after[key] if key in after else rows.get(key), run, index)
+        else:
+            for event in run.events(indices):
+                key = event.key
+                after[key] = self._applied(after[key] if key in after else rows.get(key), event)
+        for key, state in after.items():
+            _put(rows, key, state)
 
     def _put_run(self, run: Run, indices: range | list[int]) -> None:
         columns = run.columns
@@ -227,10 +231,6 @@ class State:
             for key in set(keys):
                 if self.rows[key] == DELETED:
                     del self.rows[key]
-
-    def _refold(self, key: str) -> None:
-        """An event of this key arrived late: fold its pending events anew, from base."""
-        _put(self.rows, key, self._folded(key, self._base[key], self._pending))
 
     def _folded(self, key: str, state: bytes | None, runs: Iterable[_Pending]) -> bytes | None:
         """``state`` with the key's events in ``runs`` folded on."""

@@ -17,15 +17,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
-from logstore.catchup import Run
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
 from projections.decoded import DecodedRows, decode_each
@@ -171,22 +171,26 @@ class View:
                 raise type(self._failure)(str(self._failure)) from self._failure
             async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
                 async for run in batch:
-                    self._take(run)
-            self._state.rise(self._reader.watermark)
+                    self._change(partial(self._state.take, run))
+            self._change(partial(self._state.rise, self._reader.watermark))
 
-    def _take(self, run: Run) -> None:
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the state, and what follows from it. What fails or interrupts that ends the view."""
         try:
-            self._state.take(run)
-        except LogStoreError as error:
-            self._failure = error
-            raise
-        except BaseException as error:
-            self._failure = FoldFailed(
-                f"interrupted within a run projection={self._projection.name} cause={error!r}; open the view again"
-            )
-            raise
-        finally:
+            change()
             self._spread_changes()
+        except BaseException as error:
+            self._failure = (
+                error
+                if isinstance(error, LogStoreError)
+                else FoldFailed(
+                    f"interrupted within a run projection={self._projection.name} cause={error!r}; open the view again"
+                )
+            )
+            self._indexes = None  # they may not have been told of all: who asks builds them anew
+            for subscriber in self._subscribers:
+                subscriber.wake.set()
+            raise
 
     def _spread_changes(self) -> None:
         """Bring indexes and subscribers up to date with the rows."""

@@ -12,7 +12,7 @@ from logstore import Corrupt, Event, StoredEvent, WriterSettings
 from logstore.event import EventEncoder
 from logstore.reader import resume
 from logstore.segment import SegmentEncoder
-from projections import Projection, Rejected, View
+from projections import FoldFailed, Index, Projection, Rejected, View
 from tests.scene import Scene, directed, hang, quick, refuse, until
 
 FAST = WriterSettings(idle_ms=500, idle_ms_max=1_000)
@@ -261,6 +261,75 @@ async def test_an_interrupted_batch_leaves_settled_rows_at_the_watermark(scene: 
         below = [number for number, receipt in enumerate(receipts) if receipt.stamp <= view.watermark]
         assert seen(view, settled=True) == below == [0, 1, 2]
         assert view.statistics().pending_events == 0
+
+
+class Strict(Projection):
+    """Fails on one event."""
+
+    name, kinds = "strict", frozenset({"Thing"})
+
+    def apply(self, state: Any, event: StoredEvent) -> Any:
+        assert event.data is not None
+        if event.data["n"] == 2:
+            raise ValueError("not two")
+        return event.data
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@directed
+async def test_a_fold_that_fails_within_an_append_leaves_all_of_it_out(scene: Scene, settled: bool) -> None:
+    """P2, P8: a halted view shows the whole append or nothing, visible and at the watermark."""
+    async with (
+        scene.machine("r").open(quick()) as log,
+        View.open(log, Strict()) as view,
+        scene.machine("a").open(quick()) as other,
+    ):
+        writer = other.writer("a")
+        receipt = await writer.append_many([thing(1, "one"), thing(2, "two"), thing(3, "three")])
+        if settled:
+            await writer.aclose()
+        with pytest.raises(FoldFailed):
+            await view.refresh()
+        assert list(view.keys()) == []
+        assert view.get("one", settled=True) is None
+        assert view.watermark < receipt.stamp
+        await writer.aclose()
+
+
+class Numbered(Projection):
+    """Events' data as it comes, by number."""
+
+    name, kinds, fold, indexes = "numbered", frozenset({"Thing"}), "put", (Index("n"),)
+
+
+@directed
+async def test_data_that_nobody_can_decode_ends_a_view_with_its_key(scene: Scene) -> None:
+    """A foreign writer's nonsense within a good segment: Corrupt, each time; never another answer in its place."""
+    async with (
+        scene.machine("a").open(quick()) as one,
+        one.writer("a") as writer,
+        scene.machine("r").open(quick()) as two,
+    ):
+        await writer.append(thing(1, "k1"))
+        async with View.open(two, Numbered()) as view:
+            assert view.find([("n", "==", 1)]).keys == ["k1"]
+            session, tip = scene.session("a", 1)
+            encode = EventEncoder().encode
+            data, _ = SegmentEncoder().encode(
+                session.segment_key(tip.slot),
+                [encode(thing(2, "k2"))._replace(payload=b"\xc1"), encode(thing(3, "k3"))],
+                first_sequence=tip.sequence,
+                stamp=tip.stamp + 1,
+                acknowledged=tip.slot,
+                previous=tip.digest,
+            )
+            await scene.world.create(scene.slot("a", 1, tip.slot), data)
+            for _ in range(2):
+                with pytest.raises(Corrupt, match="k2"):
+                    await view.refresh()
+                with pytest.raises(Corrupt, match="k2"):
+                    view.find([("n", "==", 3)])
+            assert dict(view.get("k1") or {})["n"] == 1
 
 
 @directed

@@ -144,6 +144,62 @@ async def test_no_number_is_asked_for_behind_a_closed_entry_that_is_remembered(s
 
 
 @directed
+async def test_a_reading_stays_in_order_over_a_retirement(scene: Scene) -> None:
+    """It plans anew when a chapter is retired meanwhile, and yields nothing below what it has yielded."""
+    reader = scene.machine("reader")
+    async with (
+        scene.machine("old", skew_ms=1_900).open(quick(), grace_ms=60_000) as one,
+        scene.machine("a").open(quick()) as two,
+        two.writer("a") as writer,
+        reader.open(quick()) as log,
+    ):
+        old = one.writer("old")
+        await old.append(event("o0"))
+        await one.close_chapter()
+        await writer.append(event("a0"))
+        late = await old.append(event("o1"))
+        seen = []
+        async for each in log.read():
+            seen.append(each)
+            if each.key == "o1":
+                assert (await writer.append(event("a1"))).stamp < late.stamp
+                await old.aclose()
+                await scene.retire(0)
+                reader.clock.suspend(31_000)
+    assert [each.order for each in seen] == sorted(each.order for each in seen)
+
+
+@directed
+async def test_what_was_left_damaged_is_met_again_by_who_goes_on(scene: Scene) -> None:
+    """A position after skipped damage says so: restored, it is read; it holds the watermark; others are not misled."""
+    async with (
+        scene.machine("a").open() as one,
+        one.writer("a") as first,
+        scene.machine("b", skew_ms=1_900).open() as two,
+        two.writer("b") as second,
+    ):
+        await first.append(event("a0"))
+        await second.append(event("b0"))
+        damaged = scene.slot("a", 1, 0)
+        scene.store.flip(damaged, 200)
+        async with scene.machine("skipper").open() as log:
+            reader = log.read(on_damage="skip")
+            assert keys_of(await collect(reader)) == ["b0"]
+            position = reader.position
+            again = log.read(after=position, on_damage="skip")
+            assert (await collect(again), len(again.damage)) == ([], 1)
+        scene.store.flip(damaged, 200)
+        async with scene.machine("reader").open() as log:
+            following = asyncio.create_task(take(log.follow(after=position), 2))
+            await asyncio.sleep(0.5)
+            assert await take(log.follow(), 2) == ["a0", "b0"]
+            last = await second.append(event("b1"))
+            with pytest.raises(TimeoutError):
+                await log.settled(last, timeout=2)
+            assert await following == ["a0", "b1"]
+
+
+@directed
 async def test_two_readings_yield_the_same(scene: Scene) -> None:
     """Once all is settled the order is the same for every reader, cold or warm, at once or in pieces."""
     await write_interleaved(scene, seed=2)

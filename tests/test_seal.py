@@ -15,7 +15,22 @@ from logstore.clock import stamp_ms
 from logstore.entry import Open, Tick
 from logstore.frontier import OpenSession
 from logstore.seal import seal_silent
-from tests.scene import Gate, Machine, Scene, directed, event, events, hang, opened_by, quick, read, refuse, take, until
+from tests.scene import (
+    Gate,
+    Machine,
+    Scene,
+    directed,
+    event,
+    events,
+    hang,
+    hang_after,
+    opened_by,
+    quick,
+    read,
+    refuse,
+    take,
+    until,
+)
 
 DEADLINE_S = 1
 SEAL_S = 1 + 4 * DEADLINE_S  # of sessions opened with quick()
@@ -126,6 +141,62 @@ async def test_a_writer_that_slept_looks_as_far_below_as_it_has_flights(scene: S
         await writing
         assert await following == ["first", "later"]
     assert receipts[0].session > 1
+
+
+@directed
+async def test_a_writer_that_slept_and_had_no_answer_looks_below(scene: Scene) -> None:
+    """It gives up, finds its own object in its slot, and still asks whether others sealed a lost slot below."""
+    web, other = scene.machine("web"), scene.machine("other")
+    resumed = asyncio.Event()
+
+    async def write() -> Receipt:
+        async with web.open(quick()) as log, log.writer("web") as writer:
+            await writer.append(event("lost"))
+            web.process.pause()
+            await resumed.wait()
+            web.script.on("create", scene.slot("web", 1, 1), hang_after)
+            web.script.on("create", scene.slot("web", 1, 1), hang)
+            return await writer.append(event("later"))
+
+    writing = web.start(write())
+    await asyncio.sleep(0.3)
+    scene.store.lose(scene.slot("web", 1, 0))
+    scene.store._contents.pop(scene.slot("web", 1, 0))  # nor is who seals it to blame
+    async with other.open(quick()) as log:
+        following = asyncio.create_task(take(log.follow(settled=True), 1, timeout=600))
+        await asyncio.sleep(3 * SEAL_S)
+        assert finals(scene) == [(1, 0, True)]
+        resumed.set()
+        web.process.resume()
+        assert (await writing).session > 1
+        assert await following == ["later"]
+
+
+@directed
+async def test_a_writer_that_slept_while_sending_looks_below(scene: Scene) -> None:
+    """Others count the silence until its object lands, however early it was built."""
+    web, other = scene.machine("web"), scene.machine("other")
+    gate = Gate()
+
+    async def write() -> Receipt:
+        async with web.open(quick()) as log, log.writer("web") as writer:
+            await writer.append(event("lost"))
+            web.script.on("create", scene.slot("web", 1, 1), gate.late_silent)
+            return await writer.append(event("later"))
+
+    writing = web.start(write())
+    await gate.met()
+    web.process.pause()
+    scene.store.lose(scene.slot("web", 1, 0))
+    scene.store._contents.pop(scene.slot("web", 1, 0))  # nor is who seals it to blame
+    async with other.open(quick()) as log:
+        following = asyncio.create_task(take(log.follow(settled=True), 1, timeout=600))
+        await asyncio.sleep(3 * SEAL_S)
+        assert finals(scene) == [(1, 0, True)]
+        await gate.landed()
+        web.process.resume()
+        assert (await writing).session > 1
+        assert await following == ["later"]
 
 
 @directed

@@ -58,6 +58,7 @@ class Bug:
 
 
 LATE_CREATIONS = Circumstances(("storm",), often_s=1.5, storm=Weather(late=0.8, late_ms=LATE_MS, verbs=("create",)))
+SLEEP = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=0.0)
 SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=1.0)
 WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
@@ -99,7 +100,7 @@ BUGS: dict[str, Bug] = {
         LATE_CREATIONS,
     ),
     "taken means stored": Bug(
-        ("P1", "P6"), 23, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED"
+        ("P1", "P6"), 9, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED", SLEEP
     ),
     "taken means sealed": Bug(
         ("P6",), 1, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.SEALED"
@@ -121,11 +122,12 @@ BUGS: dict[str, Bug] = {
     ),
     "settled is said too soon": Bug(
         ("P7",),
-        6,
+        0,
         Log,
         "settled",
         "frontier.watermark() >= receipt.stamp",
         "frontier.last.stamp >= receipt.stamp",
+        WRONG_CLOCKS,
     ),
     "a seal that lost is believed": Bug(
         ("P1", "P3", "P6", "P7"),
@@ -144,7 +146,7 @@ BUGS: dict[str, Bug] = {
     "a tick names what was not read": Bug(
         ("Missing",), 9, Log, "_slots_read", "(address, session.tip.slot)", "(address, session.tip.slot + 1)"
     ),
-    "a late event is not folded in": Bug(("P7",), 0, State, "take", "self._refold(touched_key)", "pass"),
+    "a late event is not folded in": Bug(("P7",), 0, State, "take", "folded.items()", "{}.items()"),
     "what is visible is settled": Bug(("P7", "P8"), 0, State, "take", "if run.settled:", "if True:"),
     "an index is not told of changes": Bug(
         ("P7",), 0, View, "_spread_changes", "index in self._indexes or ():", "index in ():"

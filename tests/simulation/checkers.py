@@ -8,6 +8,7 @@ truth in the bucket. What is promised of views is in ``glimpses.py``.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -230,17 +231,21 @@ def p9_read_your_writes(evidence: Evidence) -> Iterator[str]:
 
 
 def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[tuple[str, str]]:
-    """Process and name of each slot just below one that its owner created after a silence long enough to be sealed."""
-    last_s: dict[tuple[str, str], float] = {}
+    """Process and name of each slot just below one whose creation ended so late that the session might be sealed."""
+    newest: dict[tuple[str, str], tuple[int, float]] = {}  # the newest slot of each session, and when it was first sent
+    before_s: dict[tuple[str, str], float] = {}  # when the slot before that was first sent
     woken: set[tuple[str, str]] = set()
     for request in requests:
         if request.verb == "create" and request.key.startswith("log/"):
-            prefix, slot = request.key.rsplit("/", 1)
-            began_s = last_s.get((request.process, prefix), request.sent_s)
-            last_s[request.process, prefix] = request.sent_s
-            if request.sent_s - began_s >= SILENCE_S:
-                below = range(max(0, int(slot) - FLIGHTS_MAX), int(slot))
-                woken.update((request.process, f"{prefix}/{number:0{len(slot)}d}") for number in below)
+            prefix, name = request.key.rsplit("/", 1)
+            session, slot = (request.process, prefix), int(name)
+            known, first_s = newest.get(session, (-1, request.sent_s))
+            if slot > known:
+                newest[session], before_s[session] = (slot, request.sent_s), first_s
+            ended_s = math.inf if request.answered_s is None else request.answered_s
+            if ended_s - before_s[session] >= SILENCE_S:
+                below = range(max(0, slot - FLIGHTS_MAX), slot)
+                woken.update((request.process, f"{prefix}/{number:0{len(name)}d}") for number in below)
     return woken
 
 
