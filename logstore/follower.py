@@ -262,17 +262,19 @@ class Follower:
         chapter, number = frontier.next_address
         sessions = [(session, session.tip.slot, session.named) for session in frontier.sessions.values()]
         self._ended, self._roster_ended = set(), False
-        found, segments = await asyncio.gather(
+        (found, roster_ended), segments = await asyncio.gather(
             self._fetch_entries(chapter, number),
             asyncio.gather(*(self._fetch_segments(session, slot) for session, slot, _ in sessions)),
         )
         for due in {chapter, *(session.id.chapter for session, _, _ in sessions)}:
             if not self._looks.fresh(due) and (record := await self._looks.retired(due)) is not None:
-                self._ended, self._roster_ended = set(), False  # what was absent there proves nothing
                 frontier.take_retirement(record)
                 self._tell_changed()
                 return True
-        for (session, slot, named), arrived in zip(sessions, segments, strict=True):
+        self._roster_ended = roster_ended
+        for (session, slot, named), (arrived, ended) in zip(sessions, segments, strict=True):
+            if ended:
+                self._ended.add(session.address)
             moved |= self._take_segments(session, arrived)
             if not arrived and slot < named and session.tip.slot == slot and session.address in frontier.sessions:
                 await self._require_present(session, slot)
@@ -281,24 +283,27 @@ class Follower:
             self._tell_changed()
         return moved
 
-    async def _fetch_entries(self, chapter: int, number: int) -> list[Entry]:
+    async def _fetch_entries(self, chapter: int, number: int) -> tuple[list[Entry], bool]:
+        """The next entries, and whether there was none after them. What it found is the round's alone to conclude from.
+
+        A round that failed leaves some of its requests under way; when they are answered another round runs.
+        """
         window = range(number, number + self._entries_window)
         entries = await asyncio.gather(*(self._objects.entry(chapter, n) for n in window))
         present = entries[: entries.index(None)] if None in entries else entries
         found = [entry for entry in present if entry is not None]
-        self._roster_ended = len(found) < len(entries) and not (found and isinstance(found[-1].body, Closed))
+        ended = len(found) < len(entries) and not (found and isinstance(found[-1].body, Closed))
         self._entries_window = min(self._entries_window * 2, ENTRIES_WINDOW_MAX) if found else 1
-        return found
+        return found, ended
 
-    async def _fetch_segments(self, session: OpenSession, slot: int) -> list[Segment]:
+    async def _fetch_segments(self, session: OpenSession, slot: int) -> tuple[list[Segment], bool]:
+        """The next segments of a session, and whether there was none after them; as ``_fetch_entries``."""
         window = self._windows.get(session.address, 1)
         keys = [session.id.segment_key(slot + i) for i in range(window)]
         segments = await asyncio.gather(*(self._objects.segment(key) for key in keys))
         present = segments[: segments.index(None)] if None in segments else segments
-        if len(present) < window:
-            self._ended.add(session.address)
         self._windows[session.address] = min(window * 2, session.opened.flights * 2) if present else 1
-        return [segment for segment in present if segment is not None]
+        return [segment for segment in present if segment is not None], len(present) < window
 
     def _take_remembered(self, addresses: Collection[Address]) -> bool:
         """Take in what this process stored or fetched already of the roster and these sessions; whether anything.

@@ -488,3 +488,25 @@ async def write_until(ended: asyncio.Event, machine: Machine) -> None:
         while not ended.is_set():
             await writer.append(event(f"{machine.name}{number}"))
             number += 1
+
+
+@directed
+async def test_what_a_failed_round_left_under_way_concludes_nothing(scene: Scene) -> None:
+    """An answer that comes after its round has failed is no end for the next one: a refresh would return too early."""
+    async with (
+        scene.machine("a").open() as one,
+        one.writer("a") as writer,
+        scene.machine("reader").open(quick(follow_ms=60_000)) as log,
+    ):
+        await writer.append(event("a0"))
+        following = asyncio.create_task(take(log.follow(), 2))
+        await asyncio.sleep(1)
+        follower = log.follower
+        assert follower is not None
+        await follower.refresh()
+        (session,) = follower.frontier.sessions.values()
+        follower._ended, follower._roster_ended = set(), False
+        assert await follower._fetch_segments(session, session.tip.slot) == ([], True)
+        assert await follower._fetch_entries(*follower.frontier.next_address) == ([], True)
+        assert (follower._ended, follower._roster_ended) == (set(), False)
+        following.cancel()

@@ -236,12 +236,14 @@ def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[t
     before_s: dict[tuple[str, str], float] = {}  # when the slot before that was first sent
     woken: set[tuple[str, str]] = set()
     for request in requests:
-        if request.verb == "create" and request.key.startswith("log/"):
+        if request.verb in {"create", "get"} and request.key.startswith("log/"):
             prefix, name = request.key.rsplit("/", 1)
             session, slot = (request.process, prefix), int(name)
             known, first_s = newest.get(session, (-1, request.sent_s))
-            if slot > known:
+            if request.verb == "create" and slot > known:
                 newest[session], before_s[session] = (slot, request.sent_s), first_s
+            elif slot != known:
+                continue  # not of the newest slot: neither its creation nor the question who holds it
             ended_s = math.inf if request.answered_s is None else request.answered_s
             if ended_s - before_s[session] >= SILENCE_S:
                 below = range(max(0, slot - FLIGHTS_MAX), slot)
