@@ -232,20 +232,18 @@ def p9_read_your_writes(evidence: Evidence) -> Iterator[str]:
 
 def slots_below_a_creation_after_a_silence(requests: Sequence[Request]) -> set[tuple[str, str]]:
     """Process and name of each slot just below one whose creation ended so late that the session might be sealed."""
-    newest: dict[tuple[str, str], tuple[int, float]] = {}  # the newest slot of each session, and when it was first sent
-    before_s: dict[tuple[str, str], float] = {}  # when the slot before that was first sent
+    first_s: dict[tuple[str, str], dict[int, float]] = {}  # of each session, when each of its slots was first sent
     woken: set[tuple[str, str]] = set()
     for request in requests:
         if request.verb in {"create", "get"} and request.key.startswith("log/"):
             prefix, name = request.key.rsplit("/", 1)
-            session, slot = (request.process, prefix), int(name)
-            known, first_s = newest.get(session, (-1, request.sent_s))
-            if request.verb == "create" and slot > known:
-                newest[session], before_s[session] = (slot, request.sent_s), first_s
-            elif slot != known:
-                continue  # not of the newest slot: neither its creation nor the question who holds it
+            slot, slots_s = int(name), first_s.setdefault((request.process, prefix), {})
+            if request.verb == "create":
+                slots_s.setdefault(slot, request.sent_s)
+            if slot not in slots_s or slot < max(slots_s) - FLIGHTS_MAX:
+                continue  # neither the creation of a slot that is in flight nor the question who holds it
             ended_s = math.inf if request.answered_s is None else request.answered_s
-            if ended_s - before_s[session] >= SILENCE_S:
+            if ended_s - slots_s.get(slot - 1, slots_s[slot]) >= SILENCE_S:
                 below = range(max(0, slot - FLIGHTS_MAX), slot)
                 woken.update((request.process, f"{prefix}/{number:0{len(name)}d}") for number in below)
     return woken
