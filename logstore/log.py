@@ -312,7 +312,8 @@ class Log:
     ) -> Reader:
         """Return a reader of everything stored when it starts, in total order; of what is settled by then, if asked.
 
-        ``on_damage="skip"`` leaves a damaged session, notes the error in ``reader.damage`` and goes on with the others.
+        ``on_damage="skip"`` leaves a damaged session, notes the error in ``reader.damage`` and goes on with the others;
+        nothing above the damage is settled then, and who goes on from the position meets it again.
         Cost: one GET per roster entry and segment after ``after`` that is not remembered, and one per open session.
         Raises Corrupt, Missing, StaleStore, Trimmed, Unavailable as it goes.
         """

@@ -621,11 +621,8 @@ def _carry_out(
     if plan.ordered:
         drawn = _in_order(plan, after)
         keys, documents, examined = _first(plan, rows, _without(gone, drawn), limit)
-        return (
-            keys,
-            documents,
-            examined + max(len(plan.stretches) - 1, 0),
-        )  # a merge looks one row ahead in each stretch
+        examined += max(len(plan.stretches) - 1, 0)  # a merge looks one row ahead in each stretch
+        return keys, documents, examined
     selected = _selected_keys(plan, rows)
     examined = len(selected)
     if gone:

@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
@@ -108,6 +108,11 @@ class State:
             _put(rows, key, state)
         return rows
 
+    @property
+    def base_of_pending(self) -> Mapping[str, bytes | None]:
+        """For each key that something pending touches, its row at the watermark; None where there is none."""
+        return self._base
+
     def base_row(self, key: str) -> bytes | None:
         """A row at the watermark."""
         return self._base[key] if key in self._base else self.rows.get(key)
@@ -176,9 +181,9 @@ class State:
             return
         count = bisect_right(self._pending, watermark, key=attrgetter("stamp"))
         settled, still = self._pending[:count], self._pending[count:]
-        kept = set().union(*(pending.keys() for pending in still))
         touched = set().union(*(pending.keys() for pending in settled))
-        base = {key: self._folded(key, self._base[key], settled) for key in touched & kept}
+        kept = {key for pending in still for key in pending.keys() & touched} if touched else touched
+        base = {key: self._folded(key, self._base[key], settled) for key in kept}
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still

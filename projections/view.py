@@ -180,17 +180,16 @@ class View:
             change()
             self._spread_changes()
         except BaseException as error:
-            self._failure = (
-                error
-                if isinstance(error, LogStoreError)
-                else FoldFailed(
-                    f"interrupted within a run projection={self._projection.name} cause={error!r}; open the view again"
-                )
-            )
+            self._failure = error if isinstance(error, LogStoreError) else self._interrupted(error)
             self._indexes = None  # they may not have been told of all: who asks builds them anew
             for subscriber in self._subscribers:
                 subscriber.wake.set()
             raise
+
+    def _interrupted(self, error: BaseException) -> FoldFailed:
+        return FoldFailed(
+            f"interrupted within a run projection={self._projection.name} cause={error!r}; open the view again"
+        )
 
     def _spread_changes(self) -> None:
         """Bring indexes and subscribers up to date with the rows."""
@@ -266,7 +265,7 @@ class View:
 
     def _difference(self) -> Difference | None:
         """How rows at the watermark differ from those that are visible. Cost: O(keys with anything pending)."""
-        rows, base = self._state.rows, self._state._base
+        rows, base = self._state.rows, self._state.base_of_pending
         if not base:
             return None
         differing = {key: row for key, row in base.items() if row is not rows.get(key)}

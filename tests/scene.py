@@ -429,14 +429,18 @@ class Scene:
                 held.append(segment)
         return held
 
+    def forget(self, name: str) -> None:
+        """The store loses an object, and that its name was used: whoever takes it anew is not to blame."""
+        self.store.lose(name)
+        self.store._contents.pop(name, None)
+
     def collect(self, chapter: int) -> list[str]:
         """Delete what a retired chapter held, names and all."""
         gone = []
         for name in self.store.contents():
             key = parse_key(name)
             if isinstance(key, EntryKey | SegmentKey) and key.chapter == chapter:
-                self.store.lose(name)
-                self.store._contents.pop(name)  # P4 ends with the record: what lands here later is garbage
+                self.forget(name)  # P4 ends with the record: what lands here later is garbage
                 gone.append(name)
         return gone
 

@@ -319,8 +319,7 @@ async def test_p12_damage_to_any_object_is_found(scene: Scene, bit: int) -> None
         key = parse_key(name)
         foreign = bytes(each ^ 1 for each in data[:1]) + data[1:]
         for damage in (None, data[: bit // 8 % len(data)], b"", bytes(len(data)), foreign):
-            scene.store.lose(name)
-            scene.store._contents.pop(name)
+            scene.forget(name)
             if damage is not None:
                 await scene.world.create(name, damage)
             error = await reading(scene)
@@ -329,8 +328,7 @@ async def test_p12_damage_to_any_object_is_found(scene: Scene, bit: int) -> None
                 assert unnoticed, f"{name} {damage!r:.20}"
             else:
                 assert name in str(error), f"{name} {damage!r:.20} {error!r}"
-            scene.store.lose(name)
-            scene.store._contents.pop(name, None)
+            scene.forget(name)
             await scene.world.create(name, data)
 
 

@@ -443,8 +443,7 @@ async def test_a_position_whose_entry_has_another_digest_is_stale(scene: Scene) 
     """Set back and written on: another entry stands under the number, and that is noticed."""
     position, since = await set_back(scene)
     for name in since:
-        scene.store.lose(name)
-        scene.store._contents.pop(name)
+        scene.forget(name)
     async with scene.machine("other").open() as log, log.writer("other") as writer:
         for key in "xyz":
             await writer.append(event(key))
@@ -521,8 +520,7 @@ async def test_a_foreign_object_under_a_slots_name_is_corrupt(scene: Scene) -> N
     await two_writers(scene)
     name = scene.slot("a", 1, 4)
     other = scene.store.contents()[scene.slot("a", 1, 5)]
-    scene.store.lose(name)
-    scene.store._contents.pop(name)
+    scene.forget(name)
     await scene.world.create(name, other)
     async with scene.machine("reader").open() as log:
         with pytest.raises(Corrupt, match=name):

@@ -7,6 +7,7 @@ appends again, first and in order, in a new session; what the store has lost is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -106,14 +107,26 @@ async def test_a_writer_stopped_until_it_was_sealed_goes_on(scene: Scene) -> Non
     assert scene.ids() == [f"e{i:02}" for i in range(40)]
 
 
+async def sleep_above_a_loss(
+    scene: Scene, web: Machine, slot: int, before_waking: Callable[[], Awaitable[None]]
+) -> list[str]:
+    """While the writer sleeps the store loses a slot, others seal it; once it woke up, return what is read."""
+    scene.forget(scene.slot("web", 1, slot))
+    async with scene.machine("other").open(quick()) as log:
+        following = asyncio.create_task(take(log.follow(settled=True), slot + 1, timeout=600))
+        await asyncio.sleep(3 * SEAL_S)
+        assert finals(scene) == [(1, slot, True)]
+        await before_waking()
+        web.process.resume()
+        return await following
+
+
 @directed
 async def test_a_writer_that_slept_looks_as_far_below_as_it_has_flights(scene: Scene) -> None:
     """A lost slot that none in flight with it can witness is sealed; who wakes up above that seal appends anew."""
-    web, other = scene.machine("web"), scene.machine("other")
-    resumed = asyncio.Event()
-    receipts: list[Receipt] = []
+    web, woken = scene.machine("web"), asyncio.Event()
 
-    async def write() -> None:
+    async def write() -> Receipt:
         async with web.open(quick()) as log, log.writer("web") as writer:
             await writer.append(event("first"))
             gate = Gate()
@@ -125,58 +138,45 @@ async def test_a_writer_that_slept_looks_as_far_below_as_it_has_flights(scene: S
             gate.open()
             await asyncio.gather(*calls)
             web.process.pause()
-            await resumed.wait()
-            receipts.append(await writer.append(event("later")))
+            await woken.wait()
+            return await writer.append(event("later"))
+
+    async def wake() -> None:
+        woken.set()
 
     writing = web.start(write())
     await asyncio.sleep(1)
-    scene.store.lose(scene.slot("web", 1, 1))
-    scene.store._contents.pop(scene.slot("web", 1, 1))  # nor is who seals it to blame
-    async with other.open(quick()) as log:
-        following = asyncio.create_task(take(log.follow(settled=True), 2, timeout=600))
-        await asyncio.sleep(3 * SEAL_S)
-        assert finals(scene) == [(1, 1, True)]
-        resumed.set()
-        web.process.resume()
-        await writing
-        assert await following == ["first", "later"]
-    assert receipts[0].session > 1
+    assert await sleep_above_a_loss(scene, web, 1, wake) == ["first", "later"]
+    assert (await writing).session > 1
 
 
 @directed
 async def test_a_writer_that_slept_and_had_no_answer_looks_below(scene: Scene) -> None:
     """It gives up, finds its own object in its slot, and still asks whether others sealed a lost slot below."""
-    web, other = scene.machine("web"), scene.machine("other")
-    resumed = asyncio.Event()
+    web, woken = scene.machine("web"), asyncio.Event()
 
     async def write() -> Receipt:
         async with web.open(quick()) as log, log.writer("web") as writer:
             await writer.append(event("lost"))
             web.process.pause()
-            await resumed.wait()
+            await woken.wait()
             web.script.on("create", scene.slot("web", 1, 1), hang_after)
             web.script.on("create", scene.slot("web", 1, 1), hang)
             return await writer.append(event("later"))
 
+    async def wake() -> None:
+        woken.set()
+
     writing = web.start(write())
     await asyncio.sleep(0.3)
-    scene.store.lose(scene.slot("web", 1, 0))
-    scene.store._contents.pop(scene.slot("web", 1, 0))  # nor is who seals it to blame
-    async with other.open(quick()) as log:
-        following = asyncio.create_task(take(log.follow(settled=True), 1, timeout=600))
-        await asyncio.sleep(3 * SEAL_S)
-        assert finals(scene) == [(1, 0, True)]
-        resumed.set()
-        web.process.resume()
-        assert (await writing).session > 1
-        assert await following == ["later"]
+    assert await sleep_above_a_loss(scene, web, 0, wake) == ["later"]
+    assert (await writing).session > 1
 
 
 @directed
 async def test_a_writer_that_slept_while_sending_looks_below(scene: Scene) -> None:
     """Others count the silence until its object lands, however early it was built."""
-    web, other = scene.machine("web"), scene.machine("other")
-    gate = Gate()
+    web, gate = scene.machine("web"), Gate()
 
     async def write() -> Receipt:
         async with web.open(quick()) as log, log.writer("web") as writer:
@@ -187,16 +187,8 @@ async def test_a_writer_that_slept_while_sending_looks_below(scene: Scene) -> No
     writing = web.start(write())
     await gate.met()
     web.process.pause()
-    scene.store.lose(scene.slot("web", 1, 0))
-    scene.store._contents.pop(scene.slot("web", 1, 0))  # nor is who seals it to blame
-    async with other.open(quick()) as log:
-        following = asyncio.create_task(take(log.follow(settled=True), 1, timeout=600))
-        await asyncio.sleep(3 * SEAL_S)
-        assert finals(scene) == [(1, 0, True)]
-        await gate.landed()
-        web.process.resume()
-        assert (await writing).session > 1
-        assert await following == ["later"]
+    assert await sleep_above_a_loss(scene, web, 0, gate.landed) == ["later"]
+    assert (await writing).session > 1
 
 
 @directed
