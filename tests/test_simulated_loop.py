@@ -357,6 +357,32 @@ def test_lost_exceptions_are_complaints_except_of_the_dead() -> None:
     assert "nobody listens" in complaint
 
 
+def test_what_a_crashed_process_gathered_is_lost_with_it() -> None:
+    """A gathering whose exception nobody took is a complaint too, unless it was made in a process that has crashed."""
+    loop = SimulatedLoop(random.Random(0))
+    alive, dead = loop.process("alive"), loop.process("dead")
+    held: list[asyncio.Future[list[None]]] = []
+
+    async def fail() -> None:
+        raise ValueError("nobody listens")
+
+    async def gather() -> None:
+        held.append(asyncio.gather(fail(), fail()))
+        await asyncio.sleep(10)
+
+    async def main() -> None:
+        _ = alive.start(gather())
+        _ = dead.start(gather())
+        await asyncio.sleep(1)
+        dead.crash()
+        held.clear()
+
+    loop.run_until_complete(main())
+    loop.close()
+    (complaint,) = loop.complaints
+    assert "_GatheringFuture exception was never retrieved" in complaint
+
+
 def test_sets_of_tasks_and_futures_have_one_order() -> None:
     """Iterating over a set of tasks is the same in every run: they hash by serial number, not by address."""
 

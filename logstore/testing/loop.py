@@ -319,7 +319,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._failure = context["exception"]
             return
         task = context.get("task") or context.get("future")
-        process = getattr(task, "process", None)
+        process = _process_of(task)
         if process is None or process.state is not ProcessState.CRASHED:
             self.complaints.append(f"{context['message']}: {task!r} {context.get('exception')!r}")
 
@@ -333,6 +333,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Close a forgotten asynchronous generator in a task of the process that forgot it."""
         if not self._closed:
             self.call_soon(lambda: self.create_task(_aclose(generator)))
+
+
+def _process_of(awaitable: object) -> Process | None:
+    """The process of a task; of what gathers several, that of the first."""
+    children = getattr(awaitable, "_children", ())  # of asyncio.gather's future, which has no task of its own
+    return _process_of(children[0]) if children else getattr(awaitable, "process", None)
 
 
 class _Alone:
