@@ -361,7 +361,7 @@ def test_what_a_crashed_process_gathered_is_lost_with_it() -> None:
     """A gathering whose exception nobody took is a complaint too, unless it was made in a process that has crashed."""
     loop = SimulatedLoop(random.Random(0))
     alive, dead = loop.process("alive"), loop.process("dead")
-    held: list[asyncio.Future[list[None]]] = []
+    held: list[asyncio.Future[tuple[None, None]]] = []
 
     async def fail() -> None:
         raise ValueError("nobody listens")
