@@ -201,7 +201,6 @@ class StoredEvent:
 
     def __init__(
         self,
-        *,
         kind: str,
         key: str,
         type: str,

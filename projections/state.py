@@ -256,15 +256,19 @@ class State:
 
     def _applied(self, state: bytes | None, event: StoredEvent) -> bytes | None:
         """What the user's function makes of the state; as it was where a guard or a failure says so."""
-        address = (event.chapter, event.session, event.seq)
-        self._verdicts.pop(address, None)
+        key = event.key
+        if self._verdicts:
+            self._verdicts.pop(_address(event), None)
         try:
-            after = self._projection.apply(_decoded(state, event.key), event)
-            if after is event.data:
-                return None if event.data is None else event.payload
-            return None if after is None else self._encoder.encode_data(after, event.key, "state")
+            before = None if state is None else _decoded(state, key)
+            after = self._projection.apply(before, event)
+            if after is None:
+                return None
+            if after is before:
+                return state
+            return event.payload if after is event.data else self._encoder.encode_data(after, key, "state")
         except Rejected as rejection:
-            self._judge(address, Verdict("rejected", str(rejection)))
+            self._judge(event, Verdict("rejected", str(rejection)))
         except (MemoryError, RecursionError):
             raise
         except Exception as error:
@@ -272,11 +276,11 @@ class State:
                 raise FoldFailed(
                     f"the fold failed projection={self._projection.name} event={event!r} cause={error!r}"
                 ) from error
-            self._judge(address, Verdict("parked", repr(error)))
+            self._judge(event, Verdict("parked", repr(error)))
         return state
 
-    def _judge(self, address: Address, verdict: Verdict) -> None:
-        self._verdicts[address] = verdict
+    def _judge(self, event: StoredEvent, verdict: Verdict) -> None:
+        self._verdicts[_address(event)] = verdict
         if len(self._verdicts) > VERDICTS_REMEMBERED_MAX:
             del self._verdicts[next(iter(self._verdicts))]
 
@@ -296,6 +300,10 @@ class State:
         assert self._pending == sorted(self._pending, key=attrgetter("order"))
         # No row is a deleted one.
         assert DELETED not in self.rows.values()
+
+
+def _address(event: StoredEvent) -> Address:
+    return (event.chapter, event.session, event.seq)
 
 
 def _decoded(state: bytes | None, key: str) -> Data | None:
