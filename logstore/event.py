@@ -199,7 +199,7 @@ class StoredEvent:
         "writer",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - given by position it takes half the time
         self,
         kind: str,
         key: str,

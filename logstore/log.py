@@ -241,6 +241,11 @@ class Log:
             raise InvalidArgument(_NOT_OPEN)
         return self._roster_
 
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened so as to write nothing. Cost: none."""
+        return self._read_only
+
     def requests(self) -> StoreStatistics:
         """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
         return self._metered.statistics()
@@ -435,6 +440,15 @@ class Log:
                     if follower.frontier.watermark() >= receipt.stamp:
                         return
                     await changed.wait()
+
+    async def tick(self, above: int) -> bool:
+        """Let the watermark rise to ``above``, a stamp, as far as sessions allow: post a tick if no entry lies there.
+
+        False: one did. Cost: 3 GETs, and 1 PUT; more when another process is faster. Raises ClockSkew, Missing,
+        Unavailable (it may land yet).
+        """
+        self._require_writable()
+        return await self._post_tick(above) is not None
 
     async def _post_tick(self, above: int) -> Entry | None:
         """Post a tick unless the newest entry's stamp is at or above ``above`` already."""

@@ -168,6 +168,12 @@ class Reader:
         """The session that holds the watermark back, None when the roster's last entry does. Cost: O(open sessions)."""
         return self._frontier.holder() if self._frontier else None
 
+    @property
+    def last_entry(self) -> int:
+        """The stamp of the last roster entry read: the watermark rises no further. Cost: none."""
+        last = self._frontier.last if self._frontier else None
+        return last.stamp if last else 0
+
     def start_follower(self) -> Follower:
         """Let the log be followed from where this reader is, unless it is followed already. Cost: none."""
         if self._following is None or self._frontier is None:

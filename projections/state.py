@@ -99,6 +99,16 @@ class State:
         """How many events have no final place yet."""
         return sum(len(pending.indices) for pending in self._pending)
 
+    @property
+    def last_stamp(self) -> int:
+        """The stamp of the newest event that has no final place yet; the watermark where all have one."""
+        return self._pending[-1].stamp if self._pending else self.watermark
+
+    def pending_above(self, stamp: int) -> int:
+        """How many of the pending events are stamped above ``stamp``. Cost: O(segments with such)."""
+        first = bisect_right(self._pending, stamp, key=attrgetter("stamp"))
+        return sum(len(pending.indices) for pending in self._pending[first:])
+
     def base_rows(self) -> dict[str, bytes]:
         """The rows at the watermark. Cost: a copy of the table where anything is pending."""
         if not self._base:

@@ -18,14 +18,14 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from logstore import Log, LogStoreError, Position, Reader, Receipt, Unavailable
+from logstore import ClockSkew, Log, LogStoreError, Position, Reader, Receipt, Unavailable
 from logstore.clock import stamp_ms
 from logstore.event import Data, decode_data
 from projections.decoded import DecodedRows, decode_each
@@ -38,6 +38,7 @@ from projections.state import State, Verdict
 __all__ = ["Change", "View", "ViewStatistics"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
+UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
 MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
 DIGEST_MODULUS: Final = 1 << 256
 
@@ -54,12 +55,14 @@ class Change(NamedTuple):
 class ViewStatistics:
     """How a view is doing, as of now.
 
-    ``lag_ms``: how far the watermark is behind the clock. ``holder``: which session holds it, in words; "" when
-    none does. ``memory_bytes``: keys, rows and table, indexes not counted.
+    ``pending_events``: those above the watermark; ``unticked_events``: those of them above the last roster entry,
+    which wait for a tick. ``lag_ms``: how far the watermark is behind the clock. ``holder``: which session holds it,
+    in words; "" when none does. ``memory_bytes``: keys, rows and table, indexes not counted.
     """
 
     rows: int
     pending_events: int
+    unticked_events: int
     watermark: int
     lag_ms: int
     holder: str
@@ -147,18 +150,19 @@ class View:
                 await self.refresh()
 
     async def _follow(self) -> None:
-        """Take in whatever the log's follower finds."""
+        """Take in whatever the log's follower finds; let it end what would hold the watermark for ever."""
         try:
             follower = self._reader.start_follower()
-            while True:
-                changed = follower.changed()
-                try:
-                    await self._take_batch()
-                    await changed.wait()
-                except Unavailable:
-                    if self._log.follower is not follower:
-                        raise
-                    await asyncio.sleep(OUTAGE_PAUSE_S)
+            with follower.wanting_settled():
+                while True:
+                    changed = follower.changed()
+                    try:
+                        await self._take_batch()
+                        await changed.wait()
+                    except Unavailable:
+                        if self._log.follower is not follower:
+                            raise
+                        await asyncio.sleep(OUTAGE_PAUSE_S)
         except LogStoreError as error:
             self._failure = error
             for subscriber in self._subscribers:
@@ -173,6 +177,13 @@ class View:
                 async for run in batch:
                     self._change(partial(self._state.take, run))
             self._change(partial(self._state.rise, self._reader.watermark))
+            if self._unticked_events > UNTICKED_EVENTS_MAX and not self._log.read_only:
+                with suppress(Unavailable, ClockSkew):  # only memory is at stake; the next batch tries again
+                    await self._log.tick(self._state.last_stamp)
+
+    @property
+    def _unticked_events(self) -> int:
+        return self._state.pending_above(self._reader.last_entry)
 
     def _change(self, change: Callable[[], None]) -> None:
         """Change the state, and what follows from it. What fails or interrupts that ends the view."""
@@ -316,6 +327,7 @@ class View:
         return ViewStatistics(
             rows=len(rows),
             pending_events=self._state.pending_events,
+            unticked_events=self._unticked_events,
             watermark=self.watermark,
             lag_ms=max(0, self._log.now_ms() - stamp_ms(self.watermark)),
             holder=self._holder(),
