@@ -42,6 +42,7 @@ __all__ = [
     "Machine",
     "Scene",
     "Script",
+    "die",
     "directed",
     "event",
     "events",
@@ -113,6 +114,22 @@ def quick(
         retry=RetrySettings(attempt_timeout_ms=500, deadline_ms=deadline_ms, pause_first_ms=20, pause_max_ms=100),
         **settings,
     )
+
+
+async def die(machine: Machine, *keys: str, settings: LogSettings | None = None) -> None:
+    """A process that appends and is killed."""
+
+    async def live() -> None:
+        async with machine.open(settings or quick()) as log, log.writer(machine.name) as writer:
+            for key in keys:
+                await writer.append(event(key))
+            machine.process.crash()
+            await asyncio.sleep(0.001)
+
+    living = machine.start(live())
+    await asyncio.sleep(0.5)
+    assert machine.process.state.value == "crashed"
+    assert not living.done()
 
 
 # What can happen to a request -----------------------------------------------------------------

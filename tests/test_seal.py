@@ -20,6 +20,7 @@ from tests.scene import (
     Gate,
     Machine,
     Scene,
+    die,
     directed,
     event,
     events,
@@ -263,22 +264,6 @@ async def test_a_seal_met_when_no_session_can_be_opened_is_not_stored(scene: Sce
 
 
 # Sealing the dead -----------------------------------------------------------------------------
-
-
-async def die(machine: Machine, *keys: str, settings: LogSettings | None = None) -> None:
-    """A process that appends and is killed."""
-
-    async def live() -> None:
-        async with machine.open(settings or quick()) as log, log.writer(machine.name) as writer:
-            for key in keys:
-                await writer.append(event(key))
-            machine.process.crash()
-            await asyncio.sleep(0.001)
-
-    living = machine.start(live())
-    await asyncio.sleep(0.5)
-    assert machine.process.state.value == "crashed"
-    assert not living.done()
 
 
 @directed

@@ -14,6 +14,7 @@ from logstore import Event, Log, StoredEvent, Writer, WriterSettings
 from logstore.errors import InvalidArgument, InvalidCursor
 from logstore.filestore import MemoryStore
 from projections import Change, FoldFailed, Index, Projection, Rejected, Verdict, View
+from tests.scene import Scene, die, directed, event, events, quick, until
 
 
 class Deployments(Projection):
@@ -267,6 +268,52 @@ async def test_statistics_say_how_a_view_fares(log: Log, writer: Writer) -> None
         assert (statistics.rows, statistics.pending_events) == (1, 1)
         assert statistics.memory_bytes > 0
         assert "writer=web-1" in repr(view) or "deployments" in repr(view)
+
+
+class Things(Projection):
+    name, kinds, fold = "things", frozenset({"Thing"}), "put"
+
+
+@directed
+async def test_a_view_with_too_much_pending_posts_a_tick(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More events above the last entry than it will bear: one tick, and at the next look all of them are settled."""
+    monkeypatch.setattr("projections.view.UNTICKED_EVENTS_MAX", 2)
+    async with scene.machine("web").open() as web, web.writer("web") as writer:
+        await writer.append_many(events("a", "b"))
+        async with scene.machine("reader").open() as log, View.open(log, Things()) as view:
+            assert scene.bodies() == ["Begin", "Open"]
+            await writer.append(event("c"))
+            await view.refresh()
+            assert scene.bodies() == ["Begin", "Open", "Tick"]
+            assert view.statistics().unticked_events == 3
+            await view.refresh()
+            assert view.statistics().pending_events == 0
+            assert scene.bodies() == ["Begin", "Open", "Tick"]
+
+
+@directed
+async def test_a_view_that_may_not_write_says_what_waits_for_a_tick(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened read-only it creates nothing, keeps what is pending, and tells how much of it an entry would settle."""
+    monkeypatch.setattr("projections.view.UNTICKED_EVENTS_MAX", 2)
+    reader = scene.machine("reader")
+    async with scene.machine("web").open() as web, web.writer("web") as writer:
+        await writer.append_many(events("a", "b", "c"))
+        async with reader.open(read_only=True) as log, View.open(log, Things()) as view:
+            assert view.statistics().unticked_events == 3
+    assert reader.script.count("create") == 0
+
+
+@directed
+async def test_a_following_view_outlives_a_writer_that_died_silently(scene: Scene) -> None:
+    """Nobody waits for settled rows, the writer left no final and no tick: the view sees to it that W moves."""
+    await die(scene.machine("web"), "a", "b")
+    assert scene.bodies() == ["Begin", "Open"]
+    async with scene.machine("reader").open(quick()) as log, View.open(log, Things(), follow=True) as view:
+        assert view.statistics().pending_events == 2
+        await until(lambda: view.statistics().pending_events == 0)
+    assert scene.bodies() == ["Begin", "Open", "Tick"]
 
 
 @pytest.mark.parametrize(
