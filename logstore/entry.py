@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from logstore.errors import Corrupt
 from logstore.frame import DIGEST_BYTES, Fields, ObjectType, decode_fields, encode_fields
-from logstore.keys import NUMBER_MAX, entry_key, is_name
+from logstore.keys import FINGERPRINT_BYTES, NUMBER_MAX, Fold, ManifestKey, entry_key, is_name
 
 __all__ = [
     "Address",
@@ -67,9 +67,13 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A stamp, and which slots its poster had read: rows of (chapter, session, slots)."""
+    """A stamp, and which slots its poster had read: rows of (chapter, session, slots).
+
+    ``point``: not None makes it a snapshot point; the manifests that snapshots at it build on.
+    """
 
     slots: tuple[tuple[int, int, int], ...] = ()
+    point: tuple[ManifestKey, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,8 @@ def _body_fields(body: Body) -> dict[str, Any]:
         case Open(writer, idle_ms, seal_ms, flights, exclusive):
             claimed = None if exclusive is None else {"kinds": exclusive.kinds, "predecessor": exclusive.predecessor}
             return {"writer": writer, "idle_ms": idle_ms, "seal_ms": seal_ms, "flights": flights, "exclusive": claimed}
-        case Tick(slots):
-            return {"slots": slots}
+        case Tick(slots, point):
+            return {"slots": slots} | ({} if point is None else {"point": [_manifest_row(key) for key in point]})
         case _:
             return {}
 
@@ -228,8 +232,26 @@ def _decode_body(fields: Fields, kind: type) -> Body:
         exclusive = _decode_exclusive(fields.nested("exclusive")) if fields.given("exclusive") else None
         return Open(writer, fields.number("idle_ms"), fields.number("seal_ms"), flights, exclusive)
     if kind is Tick:
-        return Tick(fields.rows("slots", int, int, int))
+        return Tick(fields.rows("slots", int, int, int), _decode_point(fields) if fields.has("point") else None)
     return Begin() if kind is Begin else Closed()
+
+
+def _manifest_row(key: ManifestKey) -> tuple[str, int, bytes, int, int]:
+    return (key.fold.projection, key.fold.version, key.fold.fingerprint, key.chapter, key.number)
+
+
+def _decode_point(fields: Fields) -> tuple[ManifestKey, ...]:
+    rows = fields.rows("point", str, int, bytes, int, int)
+    for projection, version, fingerprint, chapter, number in rows:
+        if (
+            not is_name(projection)
+            or len(fingerprint) != FINGERPRINT_BYTES
+            or max(version, chapter, number) > NUMBER_MAX
+        ):
+            raise fields.damaged("point")
+    if list(rows) != sorted(set(rows), key=lambda row: (row[0].encode(), *row[1:])):
+        raise fields.damaged("point")
+    return tuple(ManifestKey(Fold(*row[:3]), *row[3:]) for row in rows)
 
 
 def _decode_exclusive(fields: Fields) -> Exclusive:

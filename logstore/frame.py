@@ -51,6 +51,9 @@ class ObjectType(enum.IntEnum):
     ENTRY = 2
     SEGMENT = 3
     RETIRED = 4
+    MANIFEST = 5
+    CHUNK = 6
+    REGISTRATION = 11
 
 
 BODY_BYTES_MAX: Final = {
@@ -58,6 +61,9 @@ BODY_BYTES_MAX: Final = {
     ObjectType.ENTRY: 1 << 20,
     ObjectType.SEGMENT: 1 << 10,
     ObjectType.RETIRED: 64 << 20,
+    ObjectType.MANIFEST: 64 << 20,
+    ObjectType.CHUNK: 1 << 10,
+    ObjectType.REGISTRATION: 1 << 20,
 }
 
 
@@ -189,6 +195,10 @@ class Fields:
             raise self.damaged(name)
         return self._fields[name] is not None
 
+    def has(self, name: str) -> bool:
+        """Whether a field that may be absent or nil is neither."""
+        return self._fields.get(name) is not None
+
     def nested(self, name: str) -> Fields:
         """A map of fields within."""
         value = self._fields.get(name)
@@ -210,13 +220,25 @@ class Fields:
             raise self.damaged(name)
         return tuple(value)
 
-    def rows(self, name: str, *types: type) -> tuple[tuple[Any, ...], ...]:
-        """An array of arrays, each with one value of each of ``types``; integers at least 0."""
+    def boolean(self, name: str) -> bool:
+        """True or false."""
+        value = self._fields.get(name)
+        if type(value) is not bool:
+            raise self.damaged(name)
+        return value
+
+    def rows(self, name: str, *types: type | tuple[type, ...]) -> tuple[tuple[Any, ...], ...]:
+        """An array of arrays, each with one value of each of ``types``, or of one of several; integers at least 0."""
         value = self._fields.get(name)
         if type(value) is not list:
             raise self.damaged(name)
         for row in value:
-            if type(row) is not list or tuple(map(type, row)) != types:
+            if type(row) is not list or len(row) != len(types):
+                raise self.damaged(name)
+            if not all(
+                type(item) is want or (type(want) is tuple and type(item) in want)
+                for item, want in zip(row, types, strict=True)
+            ):
                 raise self.damaged(name)
             if any(type(item) is int and item < 0 for item in row):
                 raise self.damaged(name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from logstore.entry import Address, Closed, Entry, Open, Tick, require_follows
 from logstore.errors import InvalidArgument, Trimmed
@@ -24,7 +25,7 @@ from logstore.segment import Segment
 from logstore.session import SessionId, Tip
 from logstore.token import decode_token, encode_token
 
-__all__ = ["Frontier", "OpenSession", "Order", "Position", "SessionPosition", "closed_by"]
+__all__ = ["Frontier", "OpenSession", "Order", "Position", "SessionPosition", "Trail", "closed_by"]
 
 Order = tuple[int, int, int, int]
 """A place in the total order: (stamp, chapter, session, sequence)."""
@@ -121,12 +122,23 @@ def closed_by(record: Retired) -> Entry:
     return Entry(*address, record.stamp, b"", b"", record.scopes, Closed(), record.digest)
 
 
+class Trail(Protocol):
+    """Who wants to know what a frontier takes in."""
+
+    def take_entry(self, entry: Entry) -> None:
+        """A roster entry was taken in."""
+
+    def take_segment(self, segment: Segment, tip: Tip) -> None:
+        """A segment was taken in; its session stands at ``tip`` now."""
+
+
 class Frontier:
     """A reading's state. Taking something in changes it; nothing else does."""
 
     def __init__(
         self, store_id: bytes, store_digest: bytes, last: Entry | None, sessions: Iterable[OpenSession] = ()
     ) -> None:
+        self.trail: Trail | None = None  # told of what is taken in; a copy has none
         self.store_id = store_id
         self.store_digest = store_digest
         self.last = last
@@ -172,6 +184,8 @@ class Frontier:
         """Take in the next roster entry; Corrupt when it does not follow."""
         require_follows(entry, self.last, self.store_digest)
         self.last = entry
+        if self.trail is not None:
+            self.trail.take_entry(entry)
         match entry.body:
             case Open() if entry.valid:
                 self.sessions[entry.address] = OpenSession(SessionId.of(entry), entry.body, Tip.of(entry))
@@ -186,6 +200,8 @@ class Frontier:
         session = self.sessions[address]
         session.tip = session.tip.after(segment)
         session.taken = 0
+        if self.trail is not None:
+            self.trail.take_segment(segment, session.tip)
         if segment.final:
             del self.sessions[address]
 
@@ -209,6 +225,8 @@ class Frontier:
             del self.sessions[address]
         if self.next_address[0] == record.chapter:
             self.last = closed_by(record)
+            if self.trail is not None:
+                self.trail.take_entry(self.last)
 
     def _slots_read(self, chapter: int, number: int, slots: int) -> int:
         """How many of a session's ``slots`` are taken in."""

@@ -14,21 +14,33 @@ from urllib.parse import quote, unquote_to_bytes
 from logstore.errors import InvalidArgument
 
 __all__ = [
+    "CHUNKS",
+    "FINGERPRINT_BYTES",
     "NAME_BYTES_MAX",
     "NUMBER_MAX",
+    "SNAPSHOTS",
     "STORE",
+    "ChunkKey",
     "EntryKey",
+    "Fold",
+    "ManifestKey",
+    "RegistrationKey",
     "RetiredKey",
     "SegmentKey",
     "StoreKey",
+    "chunk_key",
     "entry_key",
     "escape_name",
     "is_name",
+    "manifest_key",
+    "manifest_prefix",
     "parse_key",
+    "registration_key",
     "retired_key",
     "roster_prefix",
     "segment_key",
     "session_prefix",
+    "snapshots_prefix",
     "unescape_name",
 ]
 
@@ -37,6 +49,10 @@ NUMBER_MAX = 10**NUMBER_DIGITS - 1
 NAME_BYTES_MAX = 200
 ESCAPED_BYTES_MAX = 255  # what a file system takes as one file's name
 STORE = "store"
+SNAPSHOTS = "snapshots/"
+CHUNKS = "chunks/"
+FINGERPRINT_BYTES = 8
+HASH_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,44 @@ class RetiredKey:
     """The record that ``chapter`` may be gone."""
 
     chapter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Which fold made a snapshot: a projection's name and version, and the fingerprint of what it computes."""
+
+    projection: str
+    version: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKey:
+    """What the snapshot of ``fold`` at the point ``chapter``, ``number`` consists of."""
+
+    fold: Fold
+    chapter: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationKey:
+    """Record ``number`` of whether ``fold`` is in use."""
+
+    fold: Fold
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkKey:
+    """Rows first written at the point ``chapter``, ``number``, with the digest of their columns."""
+
+    chapter: int
+    number: int
+    hash: bytes
+
+
+Key = StoreKey | EntryKey | SegmentKey | RetiredKey | ManifestKey | RegistrationKey | ChunkKey
 
 
 @lru_cache(maxsize=4096)
@@ -140,7 +194,36 @@ def retired_key(chapter: int) -> str:
     return f"retired/{_number(chapter)}"
 
 
-def parse_key(key: str) -> StoreKey | EntryKey | SegmentKey | RetiredKey | None:
+def snapshots_prefix(fold: Fold) -> str:
+    """The prefix of one fold's manifests and registrations."""
+    return f"{SNAPSHOTS}{escape_name(fold.projection, 'projection')}/{_number(fold.version)}/{fold.fingerprint.hex()}/"
+
+
+def manifest_prefix(fold: Fold) -> str:
+    """The prefix of one fold's manifests."""
+    return f"{snapshots_prefix(fold)}manifest/"
+
+
+def manifest_key(key: ManifestKey) -> str:
+    """The name of a manifest."""
+    return f"{manifest_prefix(key.fold)}{_point(key.chapter, key.number)}"
+
+
+def registration_key(key: RegistrationKey) -> str:
+    """The name of a registration."""
+    return f"{snapshots_prefix(key.fold)}registration/{_number(key.number)}"
+
+
+def chunk_key(key: ChunkKey) -> str:
+    """The name of a chunk."""
+    return f"{CHUNKS}{_point(key.chapter, key.number)}-{key.hash.hex()}"
+
+
+def _point(chapter: int, number: int) -> str:
+    return f"{_number(chapter)}-{_number(number)}"
+
+
+def parse_key(key: str) -> Key | None:
     """Return what ``key`` names, or None when no function of this module builds it."""
     match key.split("/"):
         case ["store"]:
@@ -157,5 +240,31 @@ def parse_key(key: str) -> StoreKey | EntryKey | SegmentKey | RetiredKey | None:
             if writer is None or chapter is None or session is None or slot is None:
                 return None
             return SegmentKey(writer, chapter, session, slot)
+        case ["snapshots", projection_text, version_text, fingerprint_text, "manifest", point_text]:
+            fold, point = _parse_fold(projection_text, version_text, fingerprint_text), _parse_point(point_text)
+            return None if fold is None or point is None else ManifestKey(fold, *point)
+        case ["snapshots", projection_text, version_text, fingerprint_text, "registration", number_text]:
+            fold, number = _parse_fold(projection_text, version_text, fingerprint_text), _parse_number(number_text)
+            return None if fold is None or number is None else RegistrationKey(fold, number)
+        case ["chunks", chunk_text]:
+            point_text, _, hash_text = chunk_text.rpartition("-")
+            point, hash_ = _parse_point(point_text), _parse_hex(hash_text, HASH_BYTES)
+            return None if point is None or hash_ is None else ChunkKey(*point, hash_)
         case _:
             return None
+
+
+def _parse_fold(projection_text: str, version_text: str, fingerprint_text: str) -> Fold | None:
+    projection, version = unescape_name(projection_text), _parse_number(version_text)
+    fingerprint = _parse_hex(fingerprint_text, FINGERPRINT_BYTES)
+    return None if projection is None or not version or fingerprint is None else Fold(projection, version, fingerprint)
+
+
+def _parse_point(text: str) -> tuple[int, int] | None:
+    chapter_text, _, number_text = text.partition("-")
+    chapter, number = _parse_number(chapter_text), _parse_number(number_text)
+    return None if chapter is None or number is None else (chapter, number)
+
+
+def _parse_hex(text: str, size: int) -> bytes | None:
+    return bytes.fromhex(text) if len(text) == 2 * size and set(text) <= set("0123456789abcdef") else None

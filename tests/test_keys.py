@@ -11,22 +11,28 @@ from hypothesis import strategies as st
 from logstore.errors import InvalidArgument
 from logstore.keys import (
     NUMBER_MAX,
+    ChunkKey,
     EntryKey,
+    Fold,
+    Key,
+    ManifestKey,
+    RegistrationKey,
     RetiredKey,
     SegmentKey,
     StoreKey,
+    chunk_key,
     entry_key,
     escape_name,
     is_name,
+    manifest_key,
     parse_key,
+    registration_key,
     retired_key,
     roster_prefix,
     segment_key,
     session_prefix,
     unescape_name,
 )
-
-Key = StoreKey | EntryKey | SegmentKey | RetiredKey
 
 PARSES: list[tuple[str, Key]] = [
     ("store", StoreKey()),
@@ -42,6 +48,14 @@ PARSES: list[tuple[str, Key]] = [
     ("log/%00%0A%20%25/0000000000/0000000000/0000000000", SegmentKey("\x00\n %", 0, 0, 0)),
     ("log/" + "a" * 200 + "/0000000000/0000000000/0000000000", SegmentKey("a" * 200, 0, 0, 0)),
     ("log/" + "%2F" * 85 + "/0000000000/0000000000/0000000000", SegmentKey("/" * 85, 0, 0, 0)),
+]
+POINT = "0000000002-0000000007"
+FOLD = Fold("web/1", 3, bytes.fromhex("00112233445566ff"))
+FOLD_TEXT = "snapshots/web%2F1/0000000003/00112233445566ff"
+PARSES += [
+    (f"{FOLD_TEXT}/manifest/{POINT}", ManifestKey(FOLD, 2, 7)),
+    (f"{FOLD_TEXT}/registration/0000000004", RegistrationKey(FOLD, 4)),
+    (f"chunks/{POINT}-{'0f' * 32}", ChunkKey(2, 7, bytes([15]) * 32)),
 ]
 NUMBERS = "/0000000000/0000000000/0000000000"
 FOREIGN = [
@@ -60,6 +74,14 @@ FOREIGN = [
     *(f"log/{writer}{NUMBERS}" for writer in (".", "..", ".hidden", "é", "%ff", "%C3", "%FF", "%ED%A0%80", "a\x00")),
     *(f"log/{writer}{NUMBERS}" for writer in ("a" * 201, "%2F" * 86, "%C3%A9" * 101, "\udcff", "a\\b", "a*")),
     *("archive/0000000000/n/0", "snapshots/p/1/m", "chunks/1-2", "pins/x/0", "claims/k/k/0", "stagelogs/x"),
+    *(f"{FOLD_TEXT}/manifest/{end}" for end in ("", "0", "0000000002", f"{POINT}-0", f"{POINT}/", "2-7", POINT[:-1])),
+    *(f"{FOLD_TEXT}/registration/{end}" for end in ("", "4", POINT)),
+    *(f"{FOLD_TEXT}/{end}" for end in ("", "manifest", f"manifests/{POINT}", POINT)),
+    *(f"snapshots/{fold}/manifest/{POINT}" for fold in ("p/3/00112233445566ff", "p/0000000003/00112233445566FF")),
+    *(f"snapshots/{fold}/manifest/{POINT}" for fold in ("/0000000003/00112233445566ff", "p/0000000003/0011223344556")),
+    f"snapshots/p/0000000000/00112233445566ff/manifest/{POINT}",
+    *(f"chunks/{end}" for end in ("", POINT, f"{POINT}-", f"{POINT}-{'0f' * 31}", f"{POINT}-{'0F' * 32}")),
+    *(f"chunks/{end}" for end in ("0f" * 32, f"{POINT}-{'0f' * 32}/", f"{POINT}-{'0f' * 33}", f"{POINT}{'0f' * 32}")),
     *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
 ]
 
@@ -87,14 +109,24 @@ def build(key: Key) -> str:
             return retired_key(chapter)
         case SegmentKey(writer, chapter, session, slot):
             return segment_key(writer, chapter, session, slot)
+        case ManifestKey():
+            return manifest_key(key)
+        case RegistrationKey():
+            return registration_key(key)
+        case ChunkKey():
+            return chunk_key(key)
 
 
 numbers = st.integers(0, NUMBER_MAX)
 names = st.text(min_size=1, max_size=40) | st.text("./%\\\x00~-_ é", min_size=1, max_size=40)
+folds = st.builds(Fold, names.filter(is_name), st.integers(1, NUMBER_MAX), st.binary(min_size=8, max_size=8))
 keys = (
     st.builds(EntryKey, numbers, numbers)
     | st.builds(RetiredKey, numbers)
     | st.builds(SegmentKey, names.filter(is_name), numbers, numbers, numbers)
+    | st.builds(ManifestKey, folds, numbers, numbers)
+    | st.builds(RegistrationKey, folds, numbers)
+    | st.builds(ChunkKey, numbers, numbers, st.binary(min_size=32, max_size=32))
 )
 
 

@@ -17,8 +17,8 @@ LAYERS = {
     "logstore": (
         "errors",
         "event clock keys frame token receipt metrics",
-        "segment entry identity retired session frontier filestore",
-        "looks buffer",
+        "segment entry identity retired session frontier chunk manifest registration filestore",
+        "looks buffer trail",
         "objects",
         "witness",
         "roster seal unsettled catchup",
@@ -40,7 +40,8 @@ LAYERS = {
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session",
+    "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session chunk "
+    "manifest registration",
     "projections": "values spans decoded projection index query",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
