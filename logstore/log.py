@@ -32,7 +32,7 @@ from logstore.filestore.base import FileStore
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
-from logstore.keys import STORE, entry_key, retired_key
+from logstore.keys import STORE, ManifestKey, entry_key, retired_key
 from logstore.looks import Looks, StoreTime
 from logstore.objects import Objects
 from logstore.reader import Reader, resume
@@ -40,6 +40,7 @@ from logstore.receipt import Receipt
 from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
+from logstore.snapshots import Snapshots
 from logstore.survey import OpenSessionSurvey, Sealing, Survey, take_survey
 from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
@@ -242,6 +243,11 @@ class Log:
         return self._roster_
 
     @property
+    def snapshots(self) -> Snapshots:
+        """The objects of this log's snapshots. Cost: none."""
+        return Snapshots(self._store, self._objects)
+
+    @property
     def read_only(self) -> bool:
         """Whether it was opened so as to write nothing. Cost: none."""
         return self._read_only
@@ -431,15 +437,19 @@ class Log:
         chapters that are not retired.
         """
         async with asyncio.timeout(timeout):
-            follower = await self._follow_from_tail()
-            with follower.wanting_settled():
-                if not self._read_only:
-                    await self._post_tick(receipt.stamp)
-                while True:
-                    changed = follower.changed()
-                    if follower.frontier.watermark() >= receipt.stamp:
-                        return
-                    await changed.wait()
+            await self.reach(receipt.stamp)
+
+    async def reach(self, stamp: int) -> None:
+        """Wait until the watermark of this process's follower has come to ``stamp``. Cost: as ``settled``."""
+        follower = await self._follow_from_tail()
+        with follower.wanting_settled():
+            if not self._read_only:
+                await self._post_tick(stamp)
+            while True:
+                changed = follower.changed()
+                if follower.frontier.watermark() >= stamp:
+                    return
+                await changed.wait()
 
     async def tick(self, above: int) -> bool:
         """Let the watermark rise to ``above``, a stamp, as far as sessions allow: post a tick if no entry lies there.
@@ -453,6 +463,13 @@ class Log:
     async def _post_tick(self, above: int) -> Entry | None:
         """Post a tick unless the newest entry's stamp is at or above ``above`` already."""
         return await self._roster.post(lambda tail: None if tail.stamp >= above else Tick(self._slots_read()))
+
+    async def post_point(self, built_on: tuple[ManifestKey, ...]) -> Entry:
+        """Post a tick that is a snapshot point: snapshots at it build on these manifests. Cost: as ``tick``, always."""
+        self._require_writable()
+        entry = await self._roster.post(lambda _: Tick(self._slots_read(), built_on))
+        assert entry is not None, "it is posted whatever the tail"
+        return entry
 
     def _slots_read(self) -> tuple[tuple[int, int, int], ...]:
         """What this process has read of the open sessions, or stored of its own."""

@@ -95,6 +95,7 @@ class Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
+    assert manifest.rows == sum(chunk.alive for chunk in manifest.chunks), "rows and chunks agree"
     key = manifest.key
     return encode_fields(
         ObjectType.MANIFEST,

@@ -70,7 +70,7 @@ class Objects:
     async def fetch_entry(self, chapter: int, number: int) -> Entry | None:
         """The entry as the store has it now. Cost: one GET."""
         name = entry_key(chapter, number)
-        blob = await self._get(name)
+        blob = await self.get(name)
         if blob is None:
             return None
         entry = decode_entry(chapter, number, blob.data)
@@ -84,7 +84,7 @@ class Objects:
 
     async def fetch_segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
         """The segment as the store has it now. Cost: one GET."""
-        blob = await self._get(_name(key))
+        blob = await self.get(_name(key))
         if blob is None:
             return None
         if blob.size <= DECODE_INLINE_BYTES_MAX:
@@ -96,7 +96,8 @@ class Objects:
             self.remember_segment(segment)
         return segment
 
-    async def _get(self, name: str) -> Blob | None:
+    async def get(self, name: str) -> Blob | None:
+        """An object as it lies there, or None: absent when asked. Cost: one GET."""
         started_ms = self._clock.elapsed_ms()
         try:
             blob = await self._store.get(name)

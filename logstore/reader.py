@@ -29,6 +29,7 @@ from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.retired import Retired
 from logstore.session import SessionId
+from logstore.trail import SettledTrail
 
 __all__ = ["Reader", "resume"]
 
@@ -179,6 +180,17 @@ class Reader:
         if self._following is None or self._frontier is None:
             raise InvalidArgument("only a reader made by log.follow that has begun can be followed from")
         return self._following.follower_from(self._frontier)
+
+    async def begin(self) -> SettledTrail:
+        """Begin where it was told to, and return the trail of what it takes in from there on.
+
+        Cost: as ``resume``. Raises StaleStore, Trimmed, Unavailable.
+        """
+        if self._frontier is None:
+            self._frontier = await self._start()
+        trail = SettledTrail(self._frontier.position())
+        self._frontier.trail = trail
+        return trail
 
     def __aiter__(self) -> AsyncIterator[StoredEvent]:
         if self._events is None:

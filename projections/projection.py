@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final, Literal
 from logstore import StoredEvent
 from logstore.errors import InvalidArgument, LogStoreError
 from logstore.event import Data
+from logstore.keys import NUMBER_MAX, is_name
+from logstore.registration import Registration
 from projections.index import Index
 
 __all__ = ["FoldFailed", "Projection", "Rejected", "merge_patch"]
@@ -58,15 +60,24 @@ class Projection:
         """
         raise NotImplementedError
 
+    def registration(self) -> Registration:
+        """What is recorded of it in the store, and names its snapshots."""
+        kinds = tuple(sorted(self.kinds, key=str.encode))
+        return Registration(self.name, self.version, kinds, self.fold, self.tag)
+
     def check(self) -> None:
         """Raise InvalidArgument, naming the attribute, when the declaration cannot be used."""
         where = f"projection={type(self).__name__}"
-        if not self.name:
-            raise InvalidArgument(f"a projection needs a name {where} attribute=name")
-        if type(self.version) is not int or self.version < 1:
+        if type(self.name) is not str or not is_name(self.name):
+            raise InvalidArgument(f"a projection needs a name {where} attribute=name value={self.name!r:.40}")
+        if type(self.version) is not int or not 1 <= self.version <= NUMBER_MAX:
             raise InvalidArgument(f"a version is a number from 1 {where} attribute=version value={self.version!r:.40}")
         if type(self.kinds) not in (set, frozenset) or not self.kinds:
             raise InvalidArgument(f"name the kinds of events to fold {where} attribute=kinds value={self.kinds!r:.40}")
+        if not all(type(kind) is str and is_name(kind) for kind in self.kinds):
+            raise InvalidArgument(f"kinds are names, as text {where} attribute=kinds value={self.kinds!r:.40}")
+        if type(self.tag) is not str:
+            raise InvalidArgument(f"a tag is text {where} attribute=tag value={self.tag!r:.40}")
         if self.fold not in FOLDS:
             raise InvalidArgument(f"no such fold {where} attribute=fold value={self.fold!r:.40} known={FOLDS}")
         if self.fold == "apply" and type(self).apply is Projection.apply:

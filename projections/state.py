@@ -10,6 +10,7 @@ A run of ``put`` events that comes in order is one ``dict.update``: no Python ob
 Invariants:
 - ``rows`` equals folding all events taken in, in total order, from nothing.
 - A key is in ``_base`` exactly when a pending event touches it.
+- ``_since`` has each key whose base row changed since the last cut, with what it was then.
 - Every pending run is above ``watermark``; they are kept in total order.
 - Every event is taken in once: whoever feeds a state hands over each session in order, and nothing twice.
 """
@@ -24,12 +25,14 @@ from typing import Final, Literal, NamedTuple
 
 from logstore.catchup import Run
 from logstore.event import Data, EventEncoder, StoredEvent, decode_data
+from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, ManifestVerdict
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 
 __all__ = ["State", "Verdict"]
 
 DELETED: Final = b"\xc0"  # no data: the row goes
 VERDICTS_REMEMBERED_MAX: Final = 100_000
+NOT_KEPT: Final = "the reason is not kept in snapshots"
 
 Address = tuple[int, int, int]
 """An event's place in the log: (chapter, session, sequence)."""
@@ -88,7 +91,8 @@ class State:
         self._base: dict[str, bytes | None] = {}
         self._pending: list[_Pending] = []  # in total order
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
-        self._verdicts: dict[Address, Verdict] = {}
+        self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
+        self._since: dict[str, bytes | None] | None = None
         self._before: dict[str, bytes | None] | None = None
 
     def __repr__(self) -> str:
@@ -129,7 +133,43 @@ class State:
 
     def verdict(self, address: Address) -> Verdict | None:
         """Why the event at ``address`` changed nothing; None where it did. Final once the watermark has passed it."""
-        return self._verdicts.get(address)
+        judged = self._verdicts.get(address)
+        return None if judged is None else judged[0]
+
+    # Cutting: what the rows at a watermark are, and how they differ from an earlier one
+
+    def load(self, rows: dict[str, bytes], watermark: int, verdicts: Iterable[ManifestVerdict]) -> None:
+        """Start from a snapshot instead of from nothing. The rows are the state's from now on."""
+        assert not self.watermark, "loaded first"
+        self.rows, self.watermark = rows, watermark
+        for verdict in verdicts:
+            address = (verdict.chapter, verdict.session, verdict.seq)
+            self._verdicts[address] = (Verdict(verdict.kind, NOT_KEPT), verdict.stamp)
+
+    def track_base(self) -> None:
+        """From now on remember what base rows were before they changed, for ``take_since``."""
+        if self._since is None:
+            self._since = {}
+
+    def take_since(self) -> dict[str, bytes | None] | None:
+        """The keys whose base row differs from what it was at the last call, with that; None: it was not tracked.
+
+        From now on it is. Cost: O(keys changed).
+        """
+        since, self._since = self._since, {}
+        if since is None:
+            return None
+        return {key: before for key, before in since.items() if before != self.base_row(key)}
+
+    def final_verdicts(self) -> tuple[ManifestVerdict, ...]:
+        """The verdicts that a manifest at the watermark holds. Cost: O(verdicts remembered)."""
+        oldest = self.watermark - VERDICT_STAMPS
+        final = [
+            ManifestVerdict(*address, stamp, verdict.kind)
+            for address, (verdict, stamp) in self._verdicts.items()
+            if oldest < stamp <= self.watermark
+        ]
+        return tuple(sorted(final, key=attrgetter("order"))[-VERDICTS_MAX:])
 
     # Changes
 
@@ -163,6 +203,9 @@ class State:
             if self._pending:
                 self.rise(stamp - 1)
             if run.complete and not self._pending:
+                if self._since is not None:
+                    for settled_key in {run.columns.keys[index] for index in indices}:
+                        self._since.setdefault(settled_key, self.rows.get(settled_key))
                 self._fold_run(run, indices)
                 self.watermark = stamp
                 return
@@ -194,6 +237,9 @@ class State:
         touched = set().union(*(pending.keys() for pending in settled))
         kept = {key for pending in still for key in pending.keys() & touched} if touched else touched
         base = {key: self._folded(key, self._base[key], settled) for key in kept}
+        if self._since is not None:
+            for key in touched:
+                self._since.setdefault(key, self._base[key])
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still
@@ -290,7 +336,7 @@ class State:
         return state
 
     def _judge(self, event: StoredEvent, verdict: Verdict) -> None:
-        self._verdicts[_address(event)] = verdict
+        self._verdicts[_address(event)] = (verdict, event.stamp)
         if len(self._verdicts) > VERDICTS_REMEMBERED_MAX:
             del self._verdicts[next(iter(self._verdicts))]
 

@@ -15,7 +15,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext, suppress
@@ -25,14 +24,32 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from logstore import ClockSkew, Log, LogStoreError, Position, Reader, Receipt, Unavailable
-from logstore.clock import stamp_ms
+from logstore import (
+    ClockSkew,
+    Corrupt,
+    Log,
+    LogStoreError,
+    Missing,
+    Position,
+    Reader,
+    Receipt,
+    StaleStore,
+    Trimmed,
+    Unavailable,
+)
+from logstore.clock import STAMP_MAX, stamp_ms
+from logstore.entry import Address, Entry
 from logstore.event import Data, decode_data
+from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, Manifest
+from logstore.snapshots import FoldRecords
+from logstore.trail import SettledTrail
 from projections.decoded import DecodedRows, decode_each
+from projections.digest import rows_digest
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
 from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
+from projections.snapshots import Cut, Snapshotter, load_rows
 from projections.state import State, Verdict
 
 __all__ = ["Change", "View", "ViewStatistics"]
@@ -40,7 +57,6 @@ __all__ = ["Change", "View", "ViewStatistics"]
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
 MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
-DIGEST_MODULUS: Final = 1 << 256
 
 
 class Change(NamedTuple):
@@ -90,8 +106,12 @@ class View:
     def open(cls, log: Log, projection: Projection, *, follow: bool = False) -> View:
         """Return a view to be entered; entered, it holds everything acknowledged before.
 
-        Cost: as ``log.read`` from the beginning. Raises InvalidArgument for a projection that cannot be used,
-        FoldFailed, and what ``log.read`` raises.
+        It starts from the newest snapshot that is whole; what was wrong with newer ones is in ``damage``. Where the log
+        may write, the projection is registered: retention heeds it from then on.
+
+        Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
+        the beginning; a PUT the first time. Raises InvalidArgument for a projection that cannot be used, FoldFailed,
+        and what ``log.read`` raises.
         """
         projection.check()
         return cls(log, projection, follow=follow)
@@ -101,8 +121,16 @@ class View:
         self._projection = projection
         self._state = State(projection)
         self._reader: Reader = log.follow()
+        self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
         self._taking = asyncio.Lock()
+        self._snapshotting = asyncio.Lock()
+        self._snapshotter = Snapshotter(log.snapshots, projection.registration().key)
+        self._point: Address | None = None  # where to cut
+        self._cut: Cut | None = None
+        self._cut_position: Position | None = None
+        self._verdicts_from = 0  # the stamp above which verdicts are known
+        self.damage: list[LogStoreError] = []
         self._decoded = DecodedRows()
         self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
@@ -115,6 +143,7 @@ class View:
         return f"<View {self._projection.name} {self._state!r} follows={self._follows} failure={self._failure!r}>"
 
     async def __aenter__(self) -> View:
+        await self._start()
         await self.refresh()  # where the log is followed already, the follower may be behind
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
@@ -125,6 +154,29 @@ class View:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None  # its end refers to its frames, and they to this view
+
+    async def _start(self) -> None:
+        """Begin where the newest snapshot ends, or at the beginning."""
+        snapshots, registration = self._log.snapshots, self._projection.registration()
+        records = (await snapshots.listed(registration.key)).get(registration.key, FoldRecords())
+        if not self._log.read_only:
+            await snapshots.register(registration, records)
+        for key in reversed(records.manifests):
+            try:
+                manifest = await snapshots.manifest(key)
+                rows = await load_rows(snapshots, manifest)
+                self._reader = self._log.follow(after=manifest.position(self._log.identity.id))
+                self._trail = await self._reader.begin()
+            except (Corrupt, Missing, StaleStore, Trimmed) as error:
+                self.damage.append(error)
+            else:
+                self._state.load(rows, manifest.stamp, manifest.verdicts)
+                self._verdicts_from = manifest.stamp - VERDICT_STAMPS
+                if len(manifest.verdicts) == VERDICTS_MAX:
+                    self._verdicts_from = manifest.verdicts[0].stamp
+                return
+        self._reader = self._log.follow()
+        self._trail = await self._reader.begin()
 
     # Moving on
 
@@ -175,11 +227,65 @@ class View:
                 raise type(self._failure)(str(self._failure)) from self._failure
             async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
                 async for run in batch:
+                    if run.settled:
+                        self._cut_below(run.segment.stamp)
                     self._change(partial(self._state.take, run))
-            self._change(partial(self._state.rise, self._reader.watermark))
+            watermark = self._reader.watermark
+            self._cut_below(watermark + 1)
+            self._change(partial(self._state.rise, watermark))
+            self._leave_trail(watermark)
             if self._unticked_events > UNTICKED_EVENTS_MAX and not self._log.read_only:
                 with suppress(Unavailable, ClockSkew):  # only memory is at stake; the next batch tries again
                     await self._log.tick(self._state.last_stamp)
+
+    def _cut_below(self, stamp: int) -> None:
+        """All that is stamped below ``stamp`` has come: if the point to cut at lies there, keep the rows at it."""
+        if self._point is None or self._cut is not None:
+            return
+        for entry in self._trail.points(stamp - 1):
+            if entry.address == self._point:
+                self._change(partial(self._state.rise, entry.stamp))
+                self._cut = Cut.of(self._state, entry)
+
+    def _leave_trail(self, watermark: int) -> None:
+        """Between batches: note where reading goes on from the cut, and forget what is below the watermark."""
+        if self._cut is not None and self._cut_position is None:
+            self._cut_position = self._trail.cut(self._cut.entry.stamp)
+        self._trail.cut(watermark)
+
+    async def snapshot(self) -> Manifest:
+        """Write a snapshot of everything acknowledged before this call; return its manifest.
+
+        It is written at a point: a tick, posted unless one that serves is there already and lies ahead; two processes
+        that write at one point write the same. Waits until all is settled there, as ``log.settled`` does.
+
+        Cost: a LIST per 1,000 keys under ``snapshots/``, a tick; a PUT per chunk written (about two rows for each one
+        changed since the last snapshot) and one for the manifest; the first time also a GET per chunk of the last
+        snapshot, and time and memory for a comparison. Raises InvalidArgument where the log is read-only; Corrupt,
+        Missing when the snapshot to build on is damaged: the next call builds on another; Unavailable.
+        """
+        async with self._snapshotting:
+            try:
+                return await self._snapshot()
+            finally:
+                self._point = self._cut = self._cut_position = None
+
+    async def _snapshot(self) -> Manifest:
+        await self.refresh()
+        built_on = await self._log.snapshots.newest()
+        async with self._taking:  # so that the view cannot pass the point before it knows of it
+            entry = self._point_ahead() or await self._log.post_point(built_on)
+            self._point = entry.address
+        await self._log.reach(entry.stamp)
+        await self._take_batch()
+        assert self._cut is not None, "the follower has taken in the point, and the view all up to the follower"
+        assert self._cut_position is not None
+        return await self._snapshotter.publish(self._cut, self._cut_position)
+
+    def _point_ahead(self) -> Entry | None:
+        """A point that the watermark has not reached, with nothing visible above it."""
+        points = self._trail.points(STAMP_MAX)
+        return points[-1] if points and points[-1].stamp > self._state.last_stamp else None
 
     @property
     def _unticked_events(self) -> int:
@@ -306,7 +412,7 @@ class View:
         The sum, modulo 2**256, of the SHA-256 of each key with its state's bytes. Cost: O(rows).
         """
         rows = self._state.rows if pending else self._state.base_rows()
-        return f"{sum(map(_row_digest, rows.items())) % DIGEST_MODULUS:064x}"
+        return f"{rows_digest(rows.items()):064x}"
 
     # Knowing how it stands
 
@@ -370,8 +476,14 @@ class View:
     async def settled(self, receipt: Receipt, timeout: float | None = None) -> Mapping[int, Verdict]:
         """Wait until the events of ``receipt`` are settled here; return, by sequence number, why some changed nothing.
 
-        Empty: all were applied. Cost: a tick where none lies above them. Raises TimeoutError after ``timeout`` seconds.
+        Empty: all were applied. Cost: a tick where none lies above them. Raises TimeoutError after ``timeout`` seconds;
+        Trimmed for what was settled ten minutes before the snapshot that this view began with, or longer.
         """
+        if receipt.stamp <= self._verdicts_from:
+            raise Trimmed(
+                f"the view began at a later snapshot, which does not hold this verdict receipt={receipt};"
+                " ask within ten minutes, or a view that was open then"
+            )
         async with asyncio.timeout(timeout):
             self._reader.start_follower()
             await self._log.settled(receipt)
@@ -401,12 +513,6 @@ class _SomeRows:
 
     def document(self, key: str) -> Data:
         return self._decoded.of(key, self._rows[key])
-
-
-def _row_digest(item: tuple[str, bytes]) -> int:
-    key, row = item
-    name = key.encode()
-    return int.from_bytes(hashlib.sha256(len(name).to_bytes(4, "big") + name + row).digest(), "big")
 
 
 def _decode_or_none(key: str, row: bytes | None) -> Data | None:

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, Never, ParamSpec, TypeVar
 
 import logstore
 from logstore import Event, Log, LogSettings, Reader, RetrySettings, StoredEvent, Unavailable, WriterSettings
-from logstore.entry import Closed, Entry, Open
+from logstore.entry import Closed, Entry, Open, decode_entry
 from logstore.errors import LogStoreError
 from logstore.event import EventEncoder
 from logstore.filestore.base import Blob, FileStore, Listed
@@ -358,7 +358,9 @@ class Scene:
         return Truth.of(self.store.contents())
 
     def roster(self) -> list[Entry]:
-        return self.truth().entries
+        """The entries there are, in order."""
+        named = ((parse_key(name), data) for name, data in sorted(self.store.contents().items()))
+        return [decode_entry(key.chapter, key.number, data) for key, data in named if isinstance(key, EntryKey)]
 
     def bodies(self) -> list[str]:
         """The kinds of the roster's entries, in order."""

@@ -23,17 +23,17 @@ LAYERS = {
         "witness",
         "roster seal unsettled catchup",
         "writer follower",
-        "reader retention stagelogs walk",
+        "reader snapshots retention stagelogs walk",
         "survey check",
         "log",
         "testing",
     ),
     "projections": (
-        "values spans decoded heap",
+        "values spans decoded heap digest",
         "index query",
-        "projection state",
+        "projection state layout",
+        "snapshots",
         "view testing",
-        "snapshot",
         "documents claims demo",
         "cli",
     ),
@@ -42,7 +42,7 @@ LAYERS = {
 PURE = {
     "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session chunk "
     "manifest registration",
-    "projections": "values spans decoded projection index query",
+    "projections": "values spans decoded digest projection index query layout",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

@@ -57,7 +57,6 @@ CHUNK = MANIFEST.chunks[1]
 @pytest.mark.parametrize(
     ("field", "change"),
     [
-        ("rows", {"rows": 13}),
         ("chunks", {"chunks": (CHUNK, CHUNK), "rows": 10}),
         ("chunks", {"chunks": (replace(CHUNK, dead=bytes([0b11111])),), "rows": 0}),
         ("chunks", {"chunks": (replace(CHUNK, dead=bytes([0])),), "rows": 5}),

@@ -1,0 +1,147 @@
+"""The objects of snapshots: found, fetched and created. What they mean is in ``projections``.
+
+Invariants:
+- A manifest is created after every chunk that it lists.
+- What is there already under a name is what was to be created, or it is Corrupt and nothing is built on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from logstore.chunk import Chunk, decode_chunk
+from logstore.errors import AlreadyExists, Corrupt, Missing
+from logstore.filestore.base import FileStore
+from logstore.frame import DIGEST_BYTES
+from logstore.keys import (
+    SNAPSHOTS,
+    ChunkKey,
+    Fold,
+    ManifestKey,
+    RegistrationKey,
+    chunk_key,
+    manifest_key,
+    parse_key,
+    registration_key,
+    snapshots_prefix,
+)
+from logstore.manifest import Manifest, decode_manifest, encode_manifest
+from logstore.objects import Objects
+from logstore.registration import Registration, decode_registration, encode_registration
+
+__all__ = ["FoldRecords", "Snapshots"]
+
+DECODE_INLINE_BYTES_MAX = 32 << 10  # below this a hop to a thread costs more than the decoding
+
+
+@dataclass(slots=True)
+class FoldRecords:
+    """What is listed of one fold: its manifests, oldest first, and how many registrations it has."""
+
+    manifests: list[ManifestKey] = field(default_factory=list)
+    registrations: int = 0
+
+
+class Snapshots:
+    """A log's snapshots. Absent is None, or Missing where it must be there; damage is Corrupt."""
+
+    def __init__(self, store: FileStore, objects: Objects) -> None:
+        self._store = store
+        self._objects = objects
+
+    async def listed(self, fold: Fold | None = None) -> dict[Fold, FoldRecords]:
+        """What there is of all folds, or of one. Cost: a LIST per 1,000 keys."""
+        found: defaultdict[Fold, FoldRecords] = defaultdict(FoldRecords)
+        async for listed in self._store.list(SNAPSHOTS if fold is None else snapshots_prefix(fold)):
+            match parse_key(listed.key):
+                case ManifestKey() as key:
+                    found[key.fold].manifests.append(key)
+                case RegistrationKey(of, number):
+                    found[of].registrations = number + 1
+        return dict(found)
+
+    async def newest(self) -> tuple[ManifestKey, ...]:
+        """The newest manifest of each registered fold that has one, sorted. Cost: ``listed``, and a GET per fold."""
+        keys = []
+        for fold, records in (await self.listed()).items():
+            registration = await self.registration(fold, records)
+            if registration is not None and registration.registered and records.manifests:
+                keys.append(records.manifests[-1])
+        return tuple(sorted(keys, key=_place))
+
+    # Registrations
+
+    async def registration(self, fold: Fold, records: FoldRecords) -> Registration | None:
+        """The newest registration listed of a fold. Cost: one GET. Raises Corrupt, Missing."""
+        if not records.registrations:
+            return None
+        key = RegistrationKey(fold, records.registrations - 1)
+        blob = await self._objects.get(registration_key(key))
+        if blob is None:
+            raise Missing(f"listed, and gone when asked for key={registration_key(key)}; restore it")
+        return decode_registration(key, blob.data)
+
+    async def register(self, registration: Registration, records: FoldRecords) -> None:
+        """Record that a projection is in use, or that it is not, unless the newest record says so.
+
+        Cost: one GET; one PUT where it changes. Raises Unavailable.
+        """
+        fold, number = registration.key, records.registrations
+        current = await self.registration(fold, records)
+        while current is None or current.registered != registration.registered:
+            key = RegistrationKey(fold, number)
+            try:
+                await self._objects.create(registration_key(key), encode_registration(registration))
+            except AlreadyExists:
+                number += 1
+                current = await self.registration(fold, FoldRecords(registrations=number))
+            else:
+                return
+
+    # Manifests and chunks
+
+    async def manifest(self, key: ManifestKey) -> Manifest:
+        """A manifest. Cost: one GET. Raises Missing when it is gone, Corrupt."""
+        blob = await self._objects.get(manifest_key(key))
+        if blob is None:
+            raise Missing(f"a manifest is gone key={manifest_key(key)}; use another snapshot")
+        return decode_manifest(key, blob.data)
+
+    async def chunk(self, key: ChunkKey) -> Chunk:
+        """A chunk. Cost: one GET; decoded in a thread unless small. Raises Missing when it is gone, Corrupt."""
+        blob = await self._objects.get(chunk_key(key))
+        if blob is None:
+            raise Missing(f"a chunk of a snapshot is gone key={chunk_key(key)}; use another snapshot")
+        if blob.size <= DECODE_INLINE_BYTES_MAX:
+            return decode_chunk(key, blob.data)
+        return await asyncio.to_thread(decode_chunk, key, blob.data)
+
+    async def create_chunk(self, key: ChunkKey, data: bytes) -> None:
+        """Create a chunk, unless it is there. Cost: one PUT; one GET where it was. Raises Corrupt, Unavailable."""
+        try:
+            await self._objects.create(chunk_key(key), data)
+        except AlreadyExists:
+            await self.chunk(key)
+
+    async def create_manifest(self, manifest: Manifest) -> Manifest:
+        """Create a manifest, whose chunks are stored, unless it is there; return it with its digest.
+
+        Cost: one PUT; one GET where it was. Raises Unavailable, and Corrupt when another one was made of the point.
+        """
+        name, data = manifest_key(manifest.key), encode_manifest(manifest)
+        try:
+            await self._objects.create(name, data)
+        except AlreadyExists:
+            there = await self.manifest(manifest.key)
+            if there.digest != data[-DIGEST_BYTES:]:
+                raise Corrupt(
+                    f"two snapshots of one point differ key={name}; the fold is not deterministic, or its code changed:"
+                    " raise its version, or its tag"
+                ) from None
+        return replace(manifest, digest=data[-DIGEST_BYTES:])
+
+
+def _place(key: ManifestKey) -> tuple[bytes, int, bytes, int, int]:
+    return (key.fold.projection.encode(), key.fold.version, key.fold.fingerprint, key.chapter, key.number)

@@ -1,0 +1,179 @@
+"""Views from snapshots, and snapshots from views. docs/rfcs/0004-snapshots.md.
+
+A snapshot is loaded by ``load``. A ``Snapshotter`` writes them, one after the other, of one view: it remembers what the
+last one consists of, so that the next costs what has changed.
+
+Invariants:
+- What is written at a point is a function of the log and of the manifest that the point names for the fold.
+- A snapshot that was not published whole leaves nothing behind that anybody relies on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any, Final, TypeVar
+
+from logstore.chunk import Chunk, encode_chunk
+from logstore.entry import Entry, Tick
+from logstore.frontier import Position
+from logstore.keys import ChunkKey, Fold, ManifestKey
+from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
+from logstore.snapshots import Snapshots
+from projections.digest import MODULUS, row_digest
+from projections.layout import Layout
+from projections.state import State
+
+__all__ = ["Cut", "Snapshotter", "load_rows"]
+
+T = TypeVar("T")
+AT_ONCE: Final = 8  # chunks fetched, or created, at a time
+Rows = dict[str, bytes]
+
+
+async def load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
+    """Return the rows of a snapshot; tell ``layout`` where they lie.
+
+    Cost: one GET per chunk. Raises Corrupt, Missing, naming the chunk; Unavailable.
+    """
+    rows: Rows = {}
+
+    def take(listed: ManifestChunk, chunk: Chunk) -> None:
+        keys, states = chunk.keys, chunk.states
+        if listed.dead is None:
+            rows.update(zip(keys, states, strict=True))
+        else:
+            alive = alive_mask(listed.dead, listed.rows)
+            rows.update(compress(zip(keys, states, strict=True), alive))
+        if layout is not None:
+            layout.add(listed, keys)
+
+    await _in_order((_fetch(snapshots, listed) for listed in manifest.chunks), lambda fetched: take(*fetched))
+    return rows
+
+
+async def _fetch(snapshots: Snapshots, listed: ManifestChunk) -> tuple[ManifestChunk, Chunk]:
+    return listed, await snapshots.chunk(listed.key)
+
+
+async def _in_order(steps: Iterable[Coroutine[Any, Any, T]], take: Callable[[T], None]) -> None:
+    """Run the steps, ``AT_ONCE`` at a time, and take their results in order; the first failure ends all."""
+    running: list[asyncio.Task[T]] = []
+    try:
+        for step in steps:
+            running.append(asyncio.create_task(step))
+            if len(running) == AT_ONCE:
+                take(await running[0])
+                del running[0]
+        for task in running:
+            take(await task)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A view's rows at a point. ``since``: what changed since the last cut, and was before; None: it is not known."""
+
+    entry: Entry
+    rows: Mapping[str, bytes]
+    since: dict[str, bytes | None] | None
+    verdicts: tuple[ManifestVerdict, ...]
+
+    @classmethod
+    def of(cls, state: State, entry: Entry) -> Cut:
+        """Cut a state at its watermark, which is the point's stamp. Cost: a copy of the table."""
+        assert state.watermark == entry.stamp
+        return cls(entry, dict(state.base_rows()), state.take_since(), state.final_verdicts())
+
+    @property
+    def built_on(self) -> Mapping[Fold, ManifestKey]:
+        """The manifest to build on, by fold."""
+        assert isinstance(self.entry.body, Tick)
+        return {key.fold: key for key in self.entry.body.point or ()}
+
+
+class Snapshotter:
+    """Writes snapshots of one fold. ``rows_written`` counts what it has encoded."""
+
+    def __init__(self, snapshots: Snapshots, fold: Fold) -> None:
+        self._snapshots = snapshots
+        self._fold = fold
+        self._last: Manifest | None = None
+        self._layout: Layout | None = None  # that of the last manifest; None: to be fetched
+        self.rows_written = 0
+
+    async def publish(self, cut: Cut, position: Position) -> Manifest:
+        """Write the snapshot of a point, unless it is there, and return its manifest.
+
+        Cost: a PUT per chunk written and one for the manifest; a GET per chunk of the manifest built on where that is
+        not the last one that this snapshotter wrote. Raises Corrupt, Missing, LimitExceeded, Unavailable.
+        """
+        base = cut.built_on.get(self._fold)
+        last, layout, self._layout = self._last, self._layout, None
+        if layout is not None and last is not None and last.key == base and cut.since is not None:
+            changed, before = await asyncio.to_thread(_changes, cut.since, cut.rows)
+        else:
+            last, layout = None if base is None else await self._snapshots.manifest(base), Layout()
+            rows = {} if last is None else await load_rows(self._snapshots, last, layout)
+            changed, before = await asyncio.to_thread(_differences, rows, cut.rows)
+        digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before)
+        rewriting = await asyncio.to_thread(layout.next, changed, cut.rows)
+        kept = [chunk.as_listed() for chunk in rewriting.kept]
+
+        def take(written: tuple[ManifestChunk, list[str]]) -> None:
+            layout.add(*written)
+            self.rows_written += written[0].rows
+
+        point = cut.entry.address
+        await _in_order((self._write(point, keys, states) for keys, states in rewriting.written), take)
+        manifest = Manifest(
+            key=ManifestKey(self._fold, *point),
+            stamp=cut.entry.stamp,
+            entry_digest=cut.entry.digest,
+            sessions=position.sessions,
+            rows=len(cut.rows),
+            rows_digest=digest,
+            chunks=(*kept, *(chunk.listed for chunk in layout.chunks[len(kept) :])),
+            verdicts=cut.verdicts,
+        )
+        self._last = await self._snapshots.create_manifest(manifest)
+        self._layout = layout
+        return self._last
+
+    async def _write(
+        self, point: tuple[int, int], keys: list[str], states: list[bytes]
+    ) -> tuple[ManifestChunk, list[str]]:
+        data, hash_, size = await asyncio.to_thread(encode_chunk, keys, states)
+        key = ChunkKey(*point, hash_)
+        await self._snapshots.create_chunk(key, data)
+        return ManifestChunk(key, len(keys), size), keys
+
+
+Changed = dict[str, bytes | None]
+
+
+def _changes(since: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> tuple[Changed, Changed]:
+    """What changed, as it is and as it was."""
+    return {key: rows.get(key) for key in since}, dict(since)
+
+
+def _differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> tuple[Changed, Changed]:
+    """How ``rows`` differ from what they were: as they are and as they were."""
+    changed: Changed = {key: row for key, row in rows.items() if before.get(key) != row}
+    changed.update((key, None) for key in before.keys() - rows.keys())
+    return changed, {key: before.get(key) for key in changed}
+
+
+def _digest(digest: int, changed: Changed, before: Changed) -> int:
+    """The digest of the rows, from what it was before they changed."""
+    for key, row in changed.items():
+        if row is not None:
+            digest += row_digest(key, row)
+        if (old := before[key]) is not None:
+            digest -= row_digest(key, old)
+    return digest % MODULUS
