@@ -20,7 +20,6 @@ SQL database, and nothing is faster than the store below it.
 
 from __future__ import annotations
 
-from logstore.check import Finding, Progress
 from logstore.clock import Clock, SystemClock
 from logstore.errors import (
     AlreadyExists,
@@ -44,6 +43,7 @@ from logstore.errors import (
 from logstore.event import Event, StoredEvent
 from logstore.filestore import RetrySettings, StoreStatistics
 from logstore.filestore.base import FileStore
+from logstore.finding import Finding, Progress
 from logstore.follower import FollowSettings
 from logstore.frontier import Position
 from logstore.log import Log, LogSettings

@@ -1,13 +1,11 @@
 """Walk everything that lies in a store and list all that is wrong with it, not only the first.
 
-Three passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything.
+Four passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
+snapshots (``snapshotcheck.py``).
 A reader stops at the first damage, because it must not pass over anything; a check goes on behind it, with
 less knowledge: what follows a lost or unreadable object is checked for itself and against what comes next, not
 against what is gone. The log may be in use meanwhile: what a listing seems to lack is asked for by name before it is
 called lost.
-
-Two severities. *Damage*: something stored is gone, changed, or not ours; somebody must restore it. *Note*: what an
-operator may wonder about and may leave alone (void slots, left-overs of a retired chapter, files that are not ours).
 
 Invariants:
 - Nothing is written, and every object is fetched at most once (gaps are asked for once more).
@@ -21,13 +19,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import msgpack
 
 from logstore.entry import Address, Closed, Entry, Open, Tick, decode_entry, require_follows
 from logstore.errors import Corrupt, NotFound
 from logstore.filestore.base import FileStore, Listed
+from logstore.finding import RESTORE, Finding, Progress, damage, note, require_some_bytes
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     STORE,
@@ -44,51 +43,16 @@ from logstore.keys import (
 from logstore.retired import Retired, decode_retired
 from logstore.segment import Segment, decode_segment
 from logstore.session import SessionId, Tip
+from logstore.snapshotcheck import check_snapshots
 from logstore.walk import Walked, fetch, walk
 
-__all__ = ["Finding", "Progress", "check"]
+__all__ = ["check"]
 
-RESERVED: Final = frozenset({"archive", "snapshots", "chunks", "pins", "claims", "stagelogs"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired"})
-_RESTORE: Final = "restore it from a copy, or `logstore copy --accept-loss` into a new store"
+RESERVED: Final = frozenset({"archive", "pins", "claims", "stagelogs"})
+_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks"})
 
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong (``damage``) or worth knowing (``note``): about what, what it is, what to do next.
-
-    >>> async def is_sound(log):
-    ...     return not [finding async for finding in log.check() if finding.severity == "damage"]
-    """
-
-    severity: Literal["damage", "note"]
-    key: str
-    what: str
-    next_step: str
-
-    def __str__(self) -> str:
-        return f"{self.severity} {self.key}: {self.what}; {self.next_step}"
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a check has come; it counts up while the check runs.
-
-    >>> async def count(log):
-    ...     progress = Progress()
-    ...     async for finding in log.check(progress):
-    ...         print(finding)
-    ...     return progress.events
-    """
-
-    objects: int = 0
-    bytes: int = 0
-    entries: int = 0
-    segments: int = 0
-    events: int = 0
 
 
 @dataclass(slots=True)
@@ -152,7 +116,7 @@ class _Check:
         """All passes."""
         identity = await fetch(self._store, STORE, lambda _, data: decode_identity(data))
         if identity.damage is not None:
-            yield _damage(STORE, str(identity.damage), _RESTORE)
+            yield damage(STORE, str(identity.damage), RESTORE)
         async with aclosing(self._walk_retired()) as findings:
             async for finding in findings:
                 yield finding
@@ -162,24 +126,27 @@ class _Check:
         async with aclosing(self._walk_everything()) as findings:
             async for finding in findings:
                 yield finding
+        async with aclosing(check_snapshots(self._store, self._progress, self._is_retired)) as findings:
+            async for finding in findings:
+                yield finding
         if identity.size == 0 and identity.damage is None:
             if not self._progress.objects:
                 raise NotFound(f"no log in this store key={STORE}; check the address")
-            yield _damage(STORE, "it is gone, so that nobody knows which store this is", _RESTORE)
+            yield damage(STORE, "it is gone, so that nobody knows which store this is", RESTORE)
         for finding in self._summaries():
             yield finding
 
     def _summaries(self) -> Iterator[Finding]:
         for chapter, count in sorted(self._left_over.items()):
             what = f"the chapter is retired; {count} of its objects are still there"
-            yield _note(retired_key(chapter), what, "nothing to do: `logstore gc` removes them when the grace is over")
+            yield note(retired_key(chapter), what, "nothing to do: `logstore gc` removes them when the grace is over")
         for top, (first, count) in sorted(self._foreign.items()):
             if top in RESERVED:
-                yield _note(first, f"{count} objects under {top}/ are not checked by this version", "nothing to do")
+                yield note(first, f"{count} objects under {top}/ are not checked by this version", "nothing to do")
             elif top == "probe":
-                yield _note(first, f"{count} left-overs of a probe", "remove them if no probe is running")
+                yield note(first, f"{count} left-overs of a probe", "remove them if no probe is running")
             else:
-                yield _note(first, f"{count} objects under this name are not ours", "keep other things elsewhere")
+                yield note(first, f"{count} objects under this name are not ours", "keep other things elsewhere")
 
     def _count(self, walked: Walked[T]) -> None:
         self._progress.objects += 1
@@ -193,17 +160,17 @@ class _Check:
             async for walked in records:
                 key = parse_key(walked.key)
                 assert isinstance(key, RetiredKey)
-                if _is_absent(walked):
-                    yield _damage(walked.key, "listed, and gone when asked for", _RESTORE)
+                if walked.is_absent:
+                    yield damage(walked.key, "listed, and gone when asked for", RESTORE)
                     continue
                 self._count(walked)
                 if walked.damage is not None:
-                    yield _damage(walked.key, str(walked.damage), _RESTORE)
+                    yield damage(walked.key, str(walked.damage), RESTORE)
                     if key.chapter != self._first:
                         continue  # a bad name says nothing about the chapters before it
                 elif key.chapter > self._first:
                     what = "a later chapter is retired, and the record of this one is gone"
-                    yield _damage(retired_key(self._first), what, _RESTORE)
+                    yield damage(retired_key(self._first), what, RESTORE)
                 self._first, self._newest_record = key.chapter + 1, walked.value
 
     def _is_retired(self, chapter: int) -> bool:
@@ -212,7 +179,7 @@ class _Check:
     async def _is_retired_now(self, chapter: int) -> bool:
         """Look again: a chapter may be retired while we check it."""
         if not self._is_retired(chapter):
-            if _is_absent(await fetch(self._store, retired_key(chapter), _decode_retired)):
+            if (await fetch(self._store, retired_key(chapter), _decode_retired)).is_absent:
                 return False
             self._retired_meanwhile.add(chapter)
         return True
@@ -240,8 +207,8 @@ class _Check:
         if self._first and self._expected == (self._first, 0):
             name = entry_key(*self._expected)
             begin = await fetch(self._store, name, _decode_entry)
-            if _is_absent(begin) and not await self._is_retired_now(self._expected[0]):
-                yield _damage(name, "the chapter before it is retired, and its begin is gone", _RESTORE)
+            if begin.is_absent and not await self._is_retired_now(self._expected[0]):
+                yield damage(name, "the chapter before it is retired, and its begin is gone", RESTORE)
 
     async def _unretired_entries(self) -> AsyncIterator[Listed]:
         async for listed in _of_kind(self._store.list("roster/"), EntryKey):
@@ -256,7 +223,7 @@ class _Check:
         """The expected entry was not listed, a later one was: ask for it by name; if it is lost, go on behind it."""
         lost, chapter = self._expected, self._expected[0]
         walked = await fetch(self._store, entry_key(*lost), _decode_entry)
-        if not _is_absent(walked):
+        if not walked.is_absent:
             return list(self._take_walked_entry(lost, walked, digest))
         self._previous, self._chained = None, False
         if await self._is_retired_now(chapter):
@@ -271,7 +238,7 @@ class _Check:
             self._expected = (chapter + 1, 0) if lost[1] else (found[0], 0)
             what = "the list goes on in a later chapter, and this entry is gone"
         self._unknown.append((lost, self._expected))
-        return [_damage(entry_key(*lost), what, _RESTORE)]
+        return [damage(entry_key(*lost), what, RESTORE)]
 
     def _take_walked_entry(self, address: Address, walked: Walked[Entry], digest: bytes) -> Iterator[Finding]:
         self._count(walked)
@@ -280,12 +247,12 @@ class _Check:
             self._left_over[chapter] += 1
             return
         if address < self._expected:
-            yield _damage(walked.key, "its number was used after the chapter's closed entry", _RESTORE)
+            yield damage(walked.key, "its number was used after the chapter's closed entry", RESTORE)
             return
         entry = walked.value
         if entry is None:
             what = str(walked.damage) if walked.damage else "listed, and gone when asked for"
-            yield _damage(walked.key, what, _RESTORE)
+            yield damage(walked.key, what, RESTORE)
             self._expected, self._previous, self._chained = (chapter, number + 1), None, False
             self._unknown.append((address, self._expected))
             return
@@ -295,8 +262,8 @@ class _Check:
                 require_follows(entry, self._previous, digest)
             elif entry.stamp <= self._stamp:
                 raise Corrupt(f"entry's stamp does not exceed those before it stamp={entry.stamp} before={self._stamp}")
-        except Corrupt as damage:
-            yield _damage(walked.key, str(damage), _RESTORE)
+        except Corrupt as error:
+            yield damage(walked.key, str(error), RESTORE)
         self._previous, self._chained, self._expected = entry, True, entry.successor
         self._stamp = max(self._stamp, entry.stamp)
         match entry.body:
@@ -312,9 +279,7 @@ class _Check:
                 continue
             session = self._sessions.get(address)
             if session is None:
-                yield _damage(
-                    key, f"the tick names a session that was never opened session={chapter}/{number}", _RESTORE
-                )
+                yield damage(key, f"the tick names a session that was never opened session={chapter}/{number}", RESTORE)
             else:
                 session.named = max(session.named, named)
 
@@ -370,7 +335,7 @@ class _Check:
         top = key.split("/", 1)[0]
         if top in _OURS:
             next_step = "find out who put it there; move it away"
-            self._foreign_findings.append(_damage(key, "no object of ours has such a name", next_step))
+            self._foreign_findings.append(damage(key, "no object of ours has such a name", next_step))
         else:
             first, count = self._foreign.get(top, (key, 0))
             self._foreign[top] = (first, count + 1)
@@ -391,20 +356,20 @@ class _Check:
             return stray, []
         prefix = session_prefix(id_.writer, id_.chapter, id_.number)
         what = f"segments of a session that was never opened: {entry_key(*id_[:2])} does not open it"
-        return stray, [_damage(prefix, what, _RESTORE)]
+        return stray, [damage(prefix, what, RESTORE)]
 
     async def _take_walked_segment(self, reading: _Reading, slot: int, walked: Walked[Segment]) -> list[Finding]:
         findings: list[Finding] = []
         while reading.final is None and reading.gap is None and slot > reading.slot:
             skipped = await fetch(self._store, reading.key, _decode_segment)
-            if _is_absent(skipped):
+            if skipped.is_absent:
                 reading.gap = reading.slot
             else:  # created while we listed
                 self._count(skipped)
                 findings.extend(self._take_segment(reading, skipped))
         if slot != reading.slot:
             reading.slot, reading.tip = slot, None
-        if _is_absent(walked):
+        if walked.is_absent:
             if await self._is_retired_now(reading.session.id.chapter):
                 return findings
             reading.lost = True
@@ -417,11 +382,11 @@ class _Check:
             reading.void += 1
             if segment is not None and reading.final is not None and segment.acknowledged > reading.final:
                 key = _segment_name(reading.session.id.segment_key(reading.final))
-                yield _damage(key, f"a final stands where {walked.key} says that a segment was stored", _RESTORE)
+                yield damage(key, f"a final stands where {walked.key} says that a segment was stored", RESTORE)
             return
         if segment is None:
-            yield _damage(
-                walked.key, str(walked.damage) if walked.damage else "listed, and gone when asked for", _RESTORE
+            yield damage(
+                walked.key, str(walked.damage) if walked.damage else "listed, and gone when asked for", RESTORE
             )
             reading.tip = None
             return
@@ -432,12 +397,12 @@ class _Check:
             if segment.acknowledged > reading.gap and not reading.lost:
                 reading.lost = True
                 key = _segment_name(reading.session.id.segment_key(reading.gap))
-                yield _damage(key, f"it is gone, and {walked.key} says that it was stored", _RESTORE)
+                yield damage(key, f"it is gone, and {walked.key} says that it was stored", RESTORE)
         try:
             if reading.tip is not None:
                 reading.tip.after(segment)
-        except Corrupt as damage:
-            yield _damage(walked.key, str(damage), _RESTORE)
+        except Corrupt as error:
+            yield damage(walked.key, str(error), RESTORE)
         sequence = segment.first_sequence + segment.count
         reading.tip = Tip(segment.key.slot + 1, sequence, segment.stamp, segment.digest)
         if segment.final:
@@ -450,17 +415,15 @@ class _Check:
         reading.slot = reading.slot if reading.gap is None else reading.gap
         if reading.final is not None and session.named > reading.final:
             what = f"a final stands where a tick says that a segment was stored named={session.named}"
-            findings.append(_damage(_segment_name(id_.segment_key(reading.final)), what, _RESTORE))
+            findings.append(damage(_segment_name(id_.segment_key(reading.final)), what, RESTORE))
         elif reading.final is None and not reading.lost and await self._is_lost(reading):
-            findings.append(_damage(reading.key, "it is gone, and a tick says that it was stored", _RESTORE))
+            findings.append(damage(reading.key, "it is gone, and a tick says that it was stored", RESTORE))
         elif reading.gap is not None and not reading.lost:
             what = f"{reading.behind_gap} segments lie behind a slot that is not there yet, or never will be"
-            findings.append(
-                _note(prefix, what, "nothing to do: they are in flight, or void once the session is sealed")
-            )
+            findings.append(note(prefix, what, "nothing to do: they are in flight, or void once the session is sealed"))
         if reading.void:
             what = f"{reading.void} segments are void: above the session's final, or of a session that is not valid"
-            findings.append(_note(prefix, what, "nothing to do: `logstore gc` removes them"))
+            findings.append(note(prefix, what, "nothing to do: `logstore gc` removes them"))
         return findings
 
     async def _is_lost(self, reading: _Reading) -> bool:
@@ -468,25 +431,7 @@ class _Check:
         if reading.session.named <= reading.slot:
             return False
         walked = await fetch(self._store, reading.key, _decode_segment)
-        return _is_absent(walked) and not await self._is_retired_now(reading.session.id.chapter)
-
-
-def _is_absent(walked: Walked[T]) -> bool:
-    return walked.value is None and walked.damage is None
-
-
-def _damage(key: str, what: str, next_step: str) -> Finding:
-    return Finding("damage", key, _only_what(what, key), next_step)
-
-
-def _note(key: str, what: str, next_step: str) -> Finding:
-    return Finding("note", key, what, next_step)
-
-
-def _only_what(message: str, key: str) -> str:
-    """The first part of an error's message: the key and the next step have fields of their own."""
-    what = message.split("; ", maxsplit=1)[0] if f"key={key}" in message else message
-    return what.replace(f" key={key}", "")
+        return walked.is_absent and not await self._is_retired_now(reading.session.id.chapter)
 
 
 def _segment_name(key: SegmentKey) -> str:
@@ -505,14 +450,14 @@ async def _of_kind(listing: AsyncIterator[Listed], kind: type) -> AsyncIterator[
 def _decode_retired(name: str, data: bytes) -> Retired:
     key = parse_key(name)
     assert isinstance(key, RetiredKey)
-    _require_some_bytes(name, data)
+    require_some_bytes(name, data)
     return decode_retired(key.chapter, data)
 
 
 def _decode_entry(name: str, data: bytes) -> Entry:
     key = parse_key(name)
     assert isinstance(key, EntryKey)
-    _require_some_bytes(name, data)
+    require_some_bytes(name, data)
     return decode_entry(key.chapter, key.number, data)
 
 
@@ -520,7 +465,7 @@ def _decode_segment(name: str, data: bytes) -> Segment:
     """Decode a segment, and each of its events' data: nobody else looks at all of them."""
     key = parse_key(name)
     assert isinstance(key, SegmentKey)
-    _require_some_bytes(name, data)
+    require_some_bytes(name, data)
     segment = decode_segment(key, data)
     if segment.columns is not None:
         for index, payload in enumerate(segment.columns.payloads):
@@ -528,11 +473,6 @@ def _decode_segment(name: str, data: bytes) -> Segment:
         for index, meta in segment.columns.metas.items():
             _require_data(name, segment.first_sequence + index, meta, (dict,))
     return segment
-
-
-def _require_some_bytes(name: str, data: bytes) -> None:
-    if data and not any(data):
-        raise Corrupt(f"object holds nothing but zeros key={name} bytes={len(data)}")
 
 
 def _require_data(name: str, sequence: int, packed: bytes, types: tuple[type, ...]) -> None:

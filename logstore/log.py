@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from logstore.catchup import catch_up
-from logstore.check import Finding, Progress, check
+from logstore.check import check
 from logstore.clock import Clock, StampClock, SystemClock
 from logstore.entry import Body, Closed, Entry, Open, Tick
 from logstore.errors import (
@@ -29,6 +29,7 @@ from logstore.errors import (
 )
 from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
 from logstore.filestore.base import FileStore
+from logstore.finding import Finding, Progress
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity

@@ -42,6 +42,11 @@ class Walked(Generic[T]):
     modified_ms: int | None = None
     now_ms: int | None = None
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether it was not there when asked for."""
+        return self.value is None and self.damage is None
+
 
 async def fetch(store: FileStore, key: str, decode: Callable[[str, bytes], T]) -> Walked[T]:
     """Get and decode one object. Cost: one GET; large ones decode in a thread. Raises Unavailable."""

@@ -17,14 +17,14 @@ from itertools import compress
 from typing import Any, Final, TypeVar
 
 from logstore.chunk import Chunk, encode_chunk
+from logstore.digest import MODULUS, row_digest
 from logstore.entry import Entry, Tick
 from logstore.frontier import Position
 from logstore.keys import ChunkKey, Fold, ManifestKey
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
 from logstore.snapshots import Snapshots
-from projections.digest import MODULUS, row_digest
 from projections.layout import Layout
-from projections.state import State
+from projections.state import Since, State
 
 __all__ = ["Cut", "Snapshotter", "load_rows"]
 
@@ -77,11 +77,11 @@ async def _in_order(steps: Iterable[Coroutine[Any, Any, T]], take: Callable[[T],
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A view's rows at a point. ``since``: what changed since the last cut, and was before; None: it is not known."""
+    """A view's rows at a point. ``since``: what changed since the view's last cut; None: it is the first."""
 
     entry: Entry
     rows: Mapping[str, bytes]
-    since: dict[str, bytes | None] | None
+    since: Since | None
     verdicts: tuple[ManifestVerdict, ...]
 
     @classmethod
@@ -115,8 +115,8 @@ class Snapshotter:
         """
         base = cut.built_on.get(self._fold)
         last, layout, self._layout = self._last, self._layout, None
-        if layout is not None and last is not None and last.key == base and cut.since is not None:
-            changed, before = await asyncio.to_thread(_changes, cut.since, cut.rows)
+        if layout and last and cut.since and last.key == base and last.stamp == cut.since.stamp:
+            changed, before = await asyncio.to_thread(_changes, cut.since.rows, cut.rows)
         else:
             last, layout = None if base is None else await self._snapshots.manifest(base), Layout()
             rows = {} if last is None else await load_rows(self._snapshots, last, layout)

@@ -28,7 +28,7 @@ from logstore.event import Data, EventEncoder, StoredEvent, decode_data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, ManifestVerdict
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 
-__all__ = ["State", "Verdict"]
+__all__ = ["Since", "State", "Verdict"]
 
 DELETED: Final = b"\xc0"  # no data: the row goes
 VERDICTS_REMEMBERED_MAX: Final = 100_000
@@ -43,6 +43,13 @@ class Verdict(NamedTuple):
 
     kind: Literal["rejected", "parked"]
     reason: str
+
+
+class Since(NamedTuple):
+    """Keys whose base row changed since the watermark was ``stamp``, each with its row then."""
+
+    stamp: int
+    rows: dict[str, bytes | None]
 
 
 @dataclass(slots=True)
@@ -92,7 +99,7 @@ class State:
         self._pending: list[_Pending] = []  # in total order
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
-        self._since: dict[str, bytes | None] | None = None
+        self._since: Since | None = None
         self._before: dict[str, bytes | None] | None = None
 
     def __repr__(self) -> str:
@@ -146,20 +153,15 @@ class State:
             address = (verdict.chapter, verdict.session, verdict.seq)
             self._verdicts[address] = (Verdict(verdict.kind, NOT_KEPT), verdict.stamp)
 
-    def track_base(self) -> None:
-        """From now on remember what base rows were before they changed, for ``take_since``."""
-        if self._since is None:
-            self._since = {}
-
-    def take_since(self) -> dict[str, bytes | None] | None:
-        """The keys whose base row differs from what it was at the last call, with that; None: it was not tracked.
+    def take_since(self) -> Since | None:
+        """How base rows differ from what they were at the last call; None at the first: it was not tracked.
 
         From now on it is. Cost: O(keys changed).
         """
-        since, self._since = self._since, {}
+        since, self._since = self._since, Since(self.watermark, {})
         if since is None:
             return None
-        return {key: before for key, before in since.items() if before != self.base_row(key)}
+        return Since(since.stamp, {key: row for key, row in since.rows.items() if row != self.base_row(key)})
 
     def final_verdicts(self) -> tuple[ManifestVerdict, ...]:
         """The verdicts that a manifest at the watermark holds. Cost: O(verdicts remembered)."""
@@ -205,7 +207,7 @@ class State:
             if run.complete and not self._pending:
                 if self._since is not None:
                     for settled_key in {run.columns.keys[index] for index in indices}:
-                        self._since.setdefault(settled_key, self.rows.get(settled_key))
+                        self._since.rows.setdefault(settled_key, self.rows.get(settled_key))
                 self._fold_run(run, indices)
                 self.watermark = stamp
                 return
@@ -239,7 +241,7 @@ class State:
         base = {key: self._folded(key, self._base[key], settled) for key in kept}
         if self._since is not None:
             for key in touched:
-                self._since.setdefault(key, self._base[key])
+                self._since.rows.setdefault(key, self._base[key])
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still

@@ -38,13 +38,13 @@ from logstore import (
     Unavailable,
 )
 from logstore.clock import STAMP_MAX, stamp_ms
+from logstore.digest import rows_digest
 from logstore.entry import Address, Entry
 from logstore.event import Data, decode_data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, Manifest
 from logstore.snapshots import FoldRecords
 from logstore.trail import SettledTrail
 from projections.decoded import DecodedRows, decode_each
-from projections.digest import rows_digest
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import FoldFailed, Projection
@@ -272,6 +272,7 @@ class View:
 
     async def _snapshot(self) -> Manifest:
         await self.refresh()
+        self._reader.start_follower()  # before the point: who reads it lets this process's quiet sessions end
         built_on = await self._log.snapshots.newest()
         async with self._taking:  # so that the view cannot pass the point before it knows of it
             entry = self._point_ahead() or await self._log.post_point(built_on)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "event clock keys frame token receipt metrics",
+        "event clock keys digest finding frame token receipt metrics",
         "segment entry identity retired session frontier chunk manifest registration filestore",
         "looks buffer trail",
         "objects",
@@ -24,12 +24,13 @@ LAYERS = {
         "roster seal unsettled catchup",
         "writer follower",
         "reader snapshots retention stagelogs walk",
-        "survey check",
+        "survey snapshotcheck",
+        "check",
         "log",
         "testing",
     ),
     "projections": (
-        "values spans decoded heap digest",
+        "values spans decoded heap",
         "index query",
         "projection state layout",
         "snapshots",
@@ -40,9 +41,9 @@ LAYERS = {
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock keys frame token receipt frontier segment entry identity retired session chunk "
-    "manifest registration",
-    "projections": "values spans decoded digest projection index query layout",
+    "logstore": "errors event clock keys digest finding frame token receipt frontier segment entry identity retired "
+    "session chunk manifest registration",
+    "projections": "values spans decoded projection index query layout",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

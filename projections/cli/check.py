@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import click
 
-from logstore.check import Progress, check
+from logstore.check import check
 from logstore.filestore import RetryingStore, open_filestore
 from logstore.filestore.base import FileStore
+from logstore.finding import Progress
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, size, url_argument
 
 __all__ = ["command"]

@@ -351,11 +351,13 @@ class Viewing:
             known = [append for append in history.appends[-20:] if append.receipt is not None]
             with suppress(TimeoutError, *Forgivable):
                 async with asyncio.timeout(patience_s):
-                    match rng.choice(["refresh", "wait", "nothing"]):
+                    match rng.choice(["refresh", "refresh", "wait", "wait", "nothing", "snapshot"]):
                         case "refresh":
                             await self._refresh(glass, history)
                         case "wait" if known:
                             await glass.wait_for(rng.choice(known))
+                        case "snapshot":
+                            await glass.snapshot()
             glass.look()
         with suppress(*Forgivable):
             await self._refresh(glass, history)

@@ -30,6 +30,8 @@ from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
+from projections import snapshots
+from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.view import View
 from tests.simulation.world import CHANCE, LATE_MS, Circumstances
@@ -124,9 +126,9 @@ BUGS: dict[str, Bug] = {
         ("P7",),
         0,
         Log,
-        "settled",
-        "frontier.watermark() >= receipt.stamp",
-        "frontier.last.stamp >= receipt.stamp",
+        "reach",
+        "frontier.watermark() >= stamp",
+        "frontier.last.stamp >= stamp",
         WRONG_CLOCKS,
     ),
     "a seal that lost is believed": Bug(
@@ -153,6 +155,19 @@ BUGS: dict[str, Bug] = {
     ),
     "a view does not wait": Bug(("P9",), 0, View, "wait_for", "while not self._reader.holds(receipt):", "while False:"),
     "an entered view is behind": Bug(("P9",), 0, View, "__aenter__", "self.refresh()", "self._take_batch()"),
+    "a position shows what was read above the point": Bug(
+        ("P7", "P8", "P10"), 1, View, "_leave_trail", "self._trail.cut(self._cut.entry.stamp)", "self._reader.position"
+    ),
+    "a cut that came to nothing is forgotten": Bug(
+        ("P7", "P10"), 20_072, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+    ),
+    "dead rows are loaded": Bug(("P7", "P8", "P10"), 9, snapshots, "load_rows", "if listed.dead is None:", "if True:"),
+    "what became settled late is not written": Bug(
+        ("P7", "P8", "P10"), 0, State, "rise", "if self._since is not None:", "if False:"
+    ),
+    "a manifest is not built on the one that the point names": Bug(
+        ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
+    ),
     "own segments are fetched": Bug(
         ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
     ),
@@ -191,7 +206,7 @@ def _owners(owner: Any, name: str, original: object) -> list[Any]:
     """Everybody who holds the function under its name: its class, or each module that imported it."""
     if isinstance(owner, type):
         return [owner]
-    modules = [module for key, module in sys.modules.items() if key.startswith("logstore")]
+    modules = [module for key, module in sys.modules.items() if key.startswith(("logstore", "projections"))]
     return [module for module in modules if getattr(module, name, None) is original]
 
 

@@ -260,9 +260,9 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists."""
+    """Nobody lists, but who opens a view or takes a snapshot."""
     for request in evidence.requests:
-        if request.verb == "list" and not request.key.startswith("probe/"):
+        if request.verb == "list" and not request.key.startswith(("probe/", "snapshots/")):
             yield f"P14 a LIST: {request}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from logstore.testing.store import Request
@@ -14,9 +14,13 @@ __all__ = ["Evidence"]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything a run left behind. ``remembers``: whether each process had the memory to keep all that it wrote."""
+    """Everything a run left behind. ``remembers``: whether each process had the memory to keep all that it wrote.
+
+    ``contents``: what the bucket held in the end.
+    """
 
     history: History
     truth: Truth
     requests: Sequence[Request]
     remembers: bool
+    contents: Mapping[str, bytes]

@@ -138,6 +138,13 @@ class Glass:
         self._history.judge(Verdicts(self.name, self._process, self._history.now_s(), append.ids, told))
         self.look(promised=append.ids)
 
+    async def snapshot(self) -> None:
+        """Write a snapshot, and look: what it holds is checked when all is over."""
+        acknowledged = len(self._history.acknowledged)
+        manifest = await self.view.snapshot()
+        self._history.note(self._process, f"wrote a snapshot of {manifest.rows} rows at {manifest.point}")
+        self.look(acknowledged=acknowledged)
+
     async def watch(self) -> None:
         """Keep a mirror of the rows by their changes; each must begin where the one before it ended."""
         async for key, old, new in self._changes:

@@ -14,9 +14,11 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from unittest.mock import patch
 
 import logstore
 from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
+from logstore.keys import ManifestKey, parse_key
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from projections import View
@@ -71,7 +73,8 @@ def run(seed: int, circumstances: Circumstances = CHANCE) -> Outcome:
     """Live through the world of ``seed``."""
     world = World(seed, circumstances)
     try:
-        problems = world.live()
+        with patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1):  # a row or two each
+            problems = world.live()
     finally:
         world.close()
     return Outcome(
@@ -152,7 +155,9 @@ class World:
             return self.history.problems
         truth = Truth.of(self.store.contents())
         remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES
-        return check(Evidence(self.history, truth, self.store.requests, remembers=remembers))
+        return check(
+            Evidence(self.history, truth, self.store.requests, remembers=remembers, contents=self.store.contents())
+        )
 
     async def _live(self) -> None:
         for actor in self.actors:
@@ -362,6 +367,7 @@ class World:
         sessions = Truth.of(self.store.contents()).sessions
         counts.update(sessions=len(sessions), sealed=sum(session.sealed for session in sessions.values()))
         counts.update(glimpses=len(self.history.glimpses), verdicts=len(self.history.verdicts))
+        counts.update(snapshots=sum(isinstance(parse_key(name), ManifestKey) for name in self.store.contents()))
         counts.update(chapters=1 + max((chapter for chapter, *_ in sessions), default=0))
         return counts
 

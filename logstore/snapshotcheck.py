@@ -1,0 +1,193 @@
+"""Check all snapshots of a store: that what they list is there and whole, and adds up.
+
+A damaged snapshot loses nothing that the log still has: readers take another one, or read more. So what is wrong
+is damage all the same, for retention relies on snapshots.
+
+Invariants:
+- Nothing is written, and every object is fetched at most once (what a listing lacks is asked for once more).
+- Memory: a manifest's list of chunks for each manifest; chunks come and go.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from logstore.chunk import Chunk, decode_chunk
+from logstore.digest import MODULUS, row_digest
+from logstore.entry import Entry, Tick, decode_entry
+from logstore.filestore.base import FileStore, Listed
+from logstore.finding import Finding, Progress, damage, note, require_some_bytes
+from logstore.keys import (
+    CHUNKS,
+    SNAPSHOTS,
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    chunk_key,
+    entry_key,
+    manifest_key,
+    parse_key,
+    registration_key,
+)
+from logstore.manifest import Manifest, ManifestChunk, alive_mask, decode_manifest
+from logstore.registration import Registration, decode_registration
+from logstore.walk import Walked, fetch, walk
+
+__all__ = ["check_snapshots"]
+
+_NEXT = "take another snapshot, and `logstore gc` removes this one"
+
+
+@dataclass(slots=True)
+class _Summed:
+    """A manifest, the digests of its rows added up, and whether all its chunks could be read."""
+
+    manifest: Manifest
+    digest: int = 0
+    is_whole: bool = True
+
+
+async def check_snapshots(
+    store: FileStore, progress: Progress, is_retired: Callable[[int], bool]
+) -> AsyncGenerator[Finding, None]:
+    """Yield what is wrong with the snapshots in ``store``, and notes.
+
+    Cost: a LIST per 1,000 keys, one GET per manifest, registration, chunk and point. Raises Unavailable.
+    """
+    async with aclosing(_Snapshots(store, progress, is_retired).findings()) as findings:
+        async for finding in findings:
+            yield finding
+
+
+class _Snapshots:
+    def __init__(self, store: FileStore, progress: Progress, is_retired: Callable[[int], bool]) -> None:
+        self._store = store
+        self._progress = progress
+        self._is_retired = is_retired
+        self._manifests: list[_Summed] = []
+        self._listing: defaultdict[ChunkKey, list[tuple[_Summed, ManifestChunk]]] = defaultdict(list)
+        self._registrations: defaultdict[object, int] = defaultdict(int)
+        self._unlisted = 0
+
+    async def findings(self) -> AsyncGenerator[Finding, None]:
+        """Manifests and registrations, their points, then chunks."""
+        async with aclosing(walk(self._store, self._records(), _decode_record)) as records:
+            async for record in records:
+                self._count(record)
+                for finding in self._take_record(record):
+                    yield finding
+        for summed in self._manifests:
+            for finding in await self._check_point(summed.manifest):
+                yield finding
+        async with aclosing(walk(self._store, self._chunks(), _decode_chunk)) as chunks:
+            async for walked in chunks:
+                self._count(walked)
+                for finding in self._take_chunk(walked):
+                    yield finding
+        for key in list(self._listing):
+            walked = await fetch(self._store, chunk_key(key), _decode_chunk)
+            for finding in self._take_chunk(walked):
+                yield finding
+        for summed in self._manifests:
+            if summed.is_whole and summed.digest % MODULUS != summed.manifest.rows_digest:
+                yield damage(manifest_key(summed.manifest.key), "its rows have another digest than it says", _NEXT)
+        if self._unlisted:
+            what = f"{self._unlisted} chunks are listed by no snapshot"
+            yield note(CHUNKS, what, "nothing to do: a snapshot is being written, or `logstore gc` removes them")
+
+    def _count(self, walked: Walked[Registration | Manifest] | Walked[Chunk]) -> None:
+        self._progress.objects += 1
+        self._progress.bytes += walked.size
+
+    def _take_record(self, record: Walked[Registration | Manifest]) -> Iterator[Finding]:
+        key = parse_key(record.key)
+        if isinstance(key, RegistrationKey):
+            expected, self._registrations[key.fold] = self._registrations[key.fold], key.number + 1
+            if key.number > expected:
+                gone = registration_key(RegistrationKey(key.fold, expected))
+                yield damage(gone, "a later registration is there, and this one is gone", "restore it")
+        if record.damage is not None:
+            yield damage(record.key, str(record.damage), _NEXT)
+        elif isinstance(record.value, Manifest):
+            summed = _Summed(record.value)
+            self._manifests.append(summed)
+            for listed in record.value.chunks:
+                self._listing[listed.key].append((summed, listed))
+
+    async def _check_point(self, manifest: Manifest) -> list[Finding]:
+        if self._is_retired(manifest.key.chapter):
+            return []
+        name, key = entry_key(*manifest.point), manifest_key(manifest.key)
+        walked = await fetch(self._store, name, _decode_entry)
+        if walked.value is None:
+            return [damage(key, f"its point cannot be read: {name}", _NEXT)]
+        is_point = isinstance(walked.value.body, Tick) and walked.value.body.point is not None
+        if not is_point or (walked.value.digest, walked.value.stamp) != (manifest.entry_digest, manifest.stamp):
+            return [damage(key, f"it is not of the point that it names: {name}", _NEXT)]
+        return []
+
+    async def _records(self) -> AsyncIterator[Listed]:
+        """Every manifest and registration; other names under the prefix are foreign, and not this pass's to tell."""
+        async for listed in self._store.list(SNAPSHOTS):
+            if isinstance(parse_key(listed.key), ManifestKey | RegistrationKey):
+                yield listed
+
+    async def _chunks(self) -> AsyncIterator[Listed]:
+        """Every chunk that a manifest lists, and no other."""
+        async for listed in self._store.list(CHUNKS):
+            key = parse_key(listed.key)
+            if isinstance(key, ChunkKey):
+                if key in self._listing:
+                    yield listed
+                else:
+                    self._unlisted += 1
+
+    def _take_chunk(self, walked: Walked[Chunk]) -> Iterator[Finding]:
+        key = parse_key(walked.key)
+        assert isinstance(key, ChunkKey)
+        listing = self._listing.pop(key, [])
+        chunk = walked.value
+        if chunk is None:
+            what = str(walked.damage) if walked.damage else "it is gone, and a snapshot lists it"
+            yield damage(walked.key, what, _NEXT)
+        digests = [] if chunk is None else list(map(row_digest, chunk.keys, chunk.states))
+        for summed, listed in listing:
+            if chunk is None:
+                summed.is_whole = False
+            elif len(digests) != listed.rows:
+                summed.is_whole = False
+                what = f"it says that {walked.key} has {listed.rows} rows, which has {len(digests)}"
+                yield damage(manifest_key(summed.manifest.key), what, _NEXT)
+            elif listed.dead is None:
+                summed.digest += sum(digests)
+            else:
+                alive = alive_mask(listed.dead, listed.rows)
+                summed.digest += sum(digest for digest, counts in zip(digests, alive, strict=True) if counts)
+
+
+def _decode_record(name: str, data: bytes) -> Registration | Manifest:
+    require_some_bytes(name, data)
+    match parse_key(name):
+        case RegistrationKey() as key:
+            return decode_registration(key, data)
+        case ManifestKey() as key:
+            return decode_manifest(key, data)
+        case _:
+            raise AssertionError(name)
+
+
+def _decode_chunk(name: str, data: bytes) -> Chunk:
+    key = parse_key(name)
+    assert isinstance(key, ChunkKey)
+    require_some_bytes(name, data)
+    return decode_chunk(key, data)
+
+
+def _decode_entry(name: str, data: bytes) -> Entry:
+    key = parse_key(name)
+    assert isinstance(key, EntryKey)
+    return decode_entry(key.chapter, key.number, data)
