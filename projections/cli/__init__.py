@@ -26,6 +26,8 @@ VERBS: dict[str, str] = {
     "tail": "print what is stored, then what comes",
     "check": "verify every object, list all damage",
     "seal": "end sessions whose writers are gone (writes)",
+    "snapshot": "write a snapshot of a projection (writes)",
+    "snapshots": "list snapshots and registered projections",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""

@@ -1,0 +1,87 @@
+"""``logstore snapshot``: write a snapshot of a projection, so that readers start there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from logstore.errors import InvalidArgument
+from logstore.manifest import Manifest
+from projections import Projection, View
+from projections.cli.terminal import as_json, json_option, moment, open_log, run, size, url_argument
+
+__all__ = ["command", "load_projection", "manifest_line", "manifest_values", "projection_option"]
+
+projection_option = click.option(
+    "--projection", "projection", required=True, metavar="MODULE:CLASS", help="The projection, as Python imports it."
+)
+
+
+@click.command()
+@url_argument
+@projection_option
+@json_option
+def command(url: str, projection: str, json_: bool) -> None:
+    """Write a snapshot of a projection over the log at URL, and register the projection.
+
+    WRITES: a roster entry, the chunks of rows that changed since the last snapshot, and a manifest. Waits until
+    everything is settled that was stored before: up to the seal time of a writer that died.
+    """
+    manifest = run(_snapshot(url, load_projection(projection)))
+    click.echo(as_json(manifest_values(manifest)) if json_ else manifest_line(manifest))
+
+
+async def _snapshot(url: str, projection: Projection) -> Manifest:
+    async with open_log(url, read_only=False) as log, View.open(log, projection) as view:
+        for error in view.damage:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+        return await view.snapshot()
+
+
+def load_projection(text: str) -> Projection:
+    """Return the projection that ``text``, package.module:Class, names; modules of the working directory count."""
+    module_name, _, class_name = text.partition(":")
+    if not module_name or not class_name:
+        raise InvalidArgument(f"needs package.module:Class --projection={text}")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise InvalidArgument(f"cannot be imported --projection={text} cause={error}") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(found, type) or not issubclass(found, Projection):
+        raise InvalidArgument(f"no subclass of projections.Projection --projection={text}")
+    projection = found()
+    projection.check()
+    return projection
+
+
+def manifest_values(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest says, for JSON."""
+    fold = manifest.key.fold
+    return {
+        "projection": fold.projection,
+        "version": fold.version,
+        "fingerprint": fold.fingerprint.hex(),
+        "point": list(manifest.point),
+        "at": moment(manifest.stamp),
+        "stamp": manifest.stamp,
+        "rows": manifest.rows,
+        "chunks": len(manifest.chunks),
+        "bytes": sum(chunk.size for chunk in manifest.chunks),
+        "digest": f"{manifest.rows_digest:064x}",
+    }
+
+
+def manifest_line(manifest: Manifest) -> str:
+    """What a manifest says, for people."""
+    values = manifest_values(manifest)
+    return (
+        f"{values['projection']} version={values['version']} at={values['at']}"
+        f" point={manifest.key.chapter}/{manifest.key.number} rows={manifest.rows} chunks={values['chunks']}"
+        f" unpacked={size(values['bytes'])} digest={values['digest'][:16]}"
+    )

@@ -1,0 +1,72 @@
+"""``logstore snapshot`` and ``logstore snapshots``: written, listed, and refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from projections import Projection
+from tests.cli.conftest import Tool
+
+
+class Deployments(Projection):
+    name, kinds, fold = "deployments", frozenset({"Deployment"}), "put"
+
+
+class Nameless(Projection):
+    kinds, fold = frozenset({"Deployment"}), "put"
+
+
+HERE = f"--projection={__name__}:Deployments"
+
+
+def test_a_snapshot_is_written_and_listed(tool: Tool, place: str) -> None:
+    """Two of them, the second with nothing new; listed oldest first, with their rows, and the projection registered."""
+    first = json.loads(tool("snapshot", place, HERE, "--json").stdout)
+    assert (first["projection"], first["version"], first["rows"], first["chunks"]) == ("deployments", 1, 2, 1)
+    second = json.loads(tool("snapshot", place, HERE, "--json").stdout)
+    assert second["digest"] == first["digest"]
+    assert second["point"] > first["point"]
+    listed = tool("snapshots", place, "--json")
+    assert [json.loads(line) for line in listed.stdout.splitlines()] == [first, second]
+    assert listed.stderr == "deployments version=1 registered\n"
+    assert tool("check", place).exit_code == 0
+    assert "rows=2" in tool("snapshots", place).stdout
+
+
+def test_without_snapshots_nothing_is_listed(tool: Tool, place: str) -> None:
+    """No line, no complaint."""
+    result = tool("snapshots", place)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_damaged_manifest_is_a_finding(tool: Tool, place: str) -> None:
+    """Status 1 and its name; the next snapshot, and whoever reads, goes on without it."""
+    assert tool("snapshot", place, HERE).exit_code == 0
+    (manifest,) = (path for path in Path(place).rglob("manifest/*") if path.is_file())
+    manifest.write_bytes(b"nonsense")
+    listed = tool("snapshots", place)
+    assert listed.exit_code == 1
+    assert manifest.name in listed.stdout
+    assert tool("check", place).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("projection", "why"),
+    [
+        ("nonsense", "needs package.module:Class"),
+        ("no.such.module:Class", "cannot be imported"),
+        (f"{__name__}:Missing", "no subclass"),
+        (f"{__name__}:HERE", "no subclass"),
+        (f"{__name__}:Nameless", "attribute=name"),
+    ],
+)
+def test_a_projection_that_cannot_be_used_is_one_line(tool: Tool, place: str, projection: str, why: str) -> None:
+    """Status 2, and nothing is written."""
+    result = tool("snapshot", place, "--projection", projection)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (Path(place) / "snapshots").exists()
