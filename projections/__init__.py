@@ -14,13 +14,14 @@
 >>> asyncio.run(session())
 ['d-1']
 
-Imports run one way: ``projections`` imports ``logstore``, never the reverse. Views are in memory, one process's, not
-yet snapshotted. Not here: SQL, joins.
+Imports run one way: ``projections`` imports ``logstore``, never the reverse. Views are in memory, one process's, and
+start from snapshots in the store. Not here: SQL, joins.
 """
 
 from __future__ import annotations
 
 from projections.index import Index
+from projections.past import PastView
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan
 from projections.state import Verdict
@@ -34,6 +35,7 @@ __all__ = [
     "FoldFailed",
     # What folds build
     "View",
+    "PastView",
     "ViewStatistics",
     "Change",
     "Verdict",

@@ -11,26 +11,46 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Final, TypeVar
 
 from logstore.chunk import Chunk, encode_chunk
+from logstore.clock import STAMP_MAX
 from logstore.digest import MODULUS, row_digest
 from logstore.entry import Entry, Tick
+from logstore.errors import Corrupt, LogStoreError, Missing
 from logstore.frontier import Position
 from logstore.keys import ChunkKey, Fold, ManifestKey
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
-from logstore.snapshots import Snapshots
+from logstore.snapshots import FoldRecords, Snapshots
 from projections.layout import Layout
 from projections.state import Since, State
 
-__all__ = ["Cut", "Snapshotter", "load_rows"]
+__all__ = ["Cut", "Snapshotter", "whole_snapshots"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
 Rows = dict[str, bytes]
+
+
+async def whole_snapshots(
+    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], *, at: int = STAMP_MAX
+) -> AsyncGenerator[tuple[Manifest, Rows], None]:
+    """Yield the snapshots of a fold at or before a stamp, the newest first, with their rows; note damaged ones.
+
+    Cost: a GET for each manifest asked for, and one per chunk of those yielded. Raises Unavailable.
+    """
+    for key in reversed(records.manifests):
+        try:
+            manifest = await snapshots.manifest(key)
+            rows = await load_rows(snapshots, manifest) if manifest.stamp <= at else None
+        except (Corrupt, Missing) as error:
+            damage.append(error)
+        else:
+            if rows is not None:
+                yield manifest, rows
 
 
 async def load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:

@@ -16,20 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
 from logstore import (
     ClockSkew,
-    Corrupt,
+    InvalidArgument,
     Log,
     LogStoreError,
-    Missing,
     Position,
     Reader,
     Receipt,
@@ -38,25 +37,21 @@ from logstore import (
     Unavailable,
 )
 from logstore.clock import STAMP_MAX, stamp_ms
-from logstore.digest import rows_digest
 from logstore.entry import Address, Entry
-from logstore.event import Data, decode_data
+from logstore.event import Data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, Manifest
 from logstore.snapshots import FoldRecords
 from logstore.trail import SettledTrail
-from projections.decoded import DecodedRows, decode_each
-from projections.heap import built_to_stay
-from projections.index import SortedIndex, build
+from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
-from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
-from projections.snapshots import Cut, Snapshotter, load_rows
-from projections.state import State, Verdict
+from projections.snapshots import Cut, Snapshotter, whole_snapshots
+from projections.state import Verdict
+from projections.table import Table, decode_or_none
 
 __all__ = ["Change", "View", "ViewStatistics"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
-MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
 
 
 class Change(NamedTuple):
@@ -94,7 +89,7 @@ class _Subscriber:
         self.wake = asyncio.Event()
 
 
-class View:
+class View(Table):
     """Rows by key, built by a projection. Made by ``View.open``, used as ``async with``.
 
     >>> async def example(log, projection):
@@ -102,24 +97,36 @@ class View:
     ...         return view.get("d-1")
     """
 
+    @overload
     @classmethod
-    def open(cls, log: Log, projection: Projection, *, follow: bool = False) -> View:
+    def open(cls, log: Log, projection: Projection, *, follow: bool = False) -> View: ...
+    @overload
+    @classmethod
+    def open(cls, log: Log, projection: Projection, *, at: Moment) -> PastView: ...
+    @classmethod
+    def open(
+        cls, log: Log, projection: Projection, *, follow: bool = False, at: Moment | None = None
+    ) -> View | PastView:
         """Return a view to be entered; entered, it holds everything acknowledged before.
 
         It starts from the newest snapshot that is whole; what was wrong with newer ones is in ``damage``. Where the log
-        may write, the projection is registered: retention heeds it from then on.
+        may write, the projection is registered: retention heeds it from then on. With ``at`` (a stamp, a time with its
+        zone, a settled reader's position) it shows the rows as they were then, and does not move.
 
         Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
         the beginning; a PUT the first time. Raises InvalidArgument for a projection that cannot be used, FoldFailed,
         and what ``log.read`` raises.
         """
         projection.check()
-        return cls(log, projection, follow=follow)
+        if at is None:
+            return cls(log, projection, follow=follow)
+        if follow:
+            raise InvalidArgument("a view of the past does not follow follow=True; leave out follow, or at")
+        return PastView(log, projection, at)
 
     def __init__(self, log: Log, projection: Projection, *, follow: bool) -> None:
+        super().__init__(projection, log.identity.id)
         self._log = log
-        self._projection = projection
-        self._state = State(projection)
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
@@ -131,10 +138,6 @@ class View:
         self._cut_position: Position | None = None
         self._verdicts_from = 0  # the stamp above which verdicts are known
         self.damage: list[LogStoreError] = []
-        self._decoded = DecodedRows()
-        self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
-        self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
-        self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -161,20 +164,19 @@ class View:
         records = (await snapshots.listed(registration.key)).get(registration.key, FoldRecords())
         if not self._log.read_only:
             await snapshots.register(registration, records)
-        for key in reversed(records.manifests):
-            try:
-                manifest = await snapshots.manifest(key)
-                rows = await load_rows(snapshots, manifest)
-                self._reader = self._log.follow(after=manifest.position(self._log.identity.id))
-                self._trail = await self._reader.begin()
-            except (Corrupt, Missing, StaleStore, Trimmed) as error:
-                self.damage.append(error)
-            else:
-                self._state.load(rows, manifest.stamp, manifest.verdicts)
-                self._verdicts_from = manifest.stamp - VERDICT_STAMPS
-                if len(manifest.verdicts) == VERDICTS_MAX:
-                    self._verdicts_from = manifest.verdicts[0].stamp
-                return
+        async with aclosing(whole_snapshots(snapshots, records, self.damage)) as whole:
+            async for manifest, rows in whole:
+                try:
+                    self._reader = self._log.follow(after=manifest.position(self._log.identity.id))
+                    self._trail = await self._reader.begin()
+                except (StaleStore, Trimmed) as error:
+                    self.damage.append(error)
+                else:
+                    self._state.load(rows, manifest.stamp, manifest.verdicts)
+                    self._verdicts_from = manifest.stamp - VERDICT_STAMPS
+                    if len(manifest.verdicts) == VERDICTS_MAX:
+                        self._verdicts_from = manifest.verdicts[0].stamp
+                    return
         self._reader = self._log.follow()
         self._trail = await self._reader.begin()
 
@@ -312,108 +314,11 @@ class View:
     def _spread_changes(self) -> None:
         """Bring indexes and subscribers up to date with the rows."""
         changes = self._state.take_changes()
-        for key, before in changes.items():
-            old, new = _decode_or_none(key, before), _decode_or_none(key, self._state.rows.get(key))
-            for index in self._indexes or ():
-                index.change(key, old, new)
+        self._index_changes(changes)
         for subscriber in self._subscribers:
             for key, before in changes.items():
                 subscriber.before.setdefault(key, before)
             subscriber.wake.set()
-
-    # Reading rows
-
-    def get(self, key: str, *, settled: bool = False) -> Data | None:
-        """Return the row of ``key``, read-only, or None: everything visible, or what is settled.
-
-        Cost: O(1); decoding, the first time a row is looked at.
-        """
-        row = self._state.base_row(key) if settled else self._state.rows.get(key)
-        return None if row is None else self._decoded.of(key, row)
-
-    def __len__(self) -> int:
-        return len(self._state.rows)
-
-    def find(
-        self,
-        where: Where = (),
-        order_by: Sequence[str] = (),
-        limit: int | None = None,
-        cursor: str | None = None,
-        *,
-        settled: bool = False,
-    ) -> Page:
-        """Return the rows that match all of ``where``, in order, at most ``limit``: ``.rows``, ``.keys``, ``.cursor``.
-
-        ``where``: (field, operator, value), with == != in not-in < <= > >= contains; ``order_by``: fields, "-" for
-        descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among
-        rows as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log
-        rows); a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
-
-        >>> async def example(view):
-        ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
-        """
-        query, indexes = Query.parse(where, order_by), self._built_indexes()
-        difference = self._difference() if settled else None
-        return find(query, self, indexes, limit=limit, cursor=cursor, scope=self._scope, difference=difference)
-
-    def count(self, where: Where = (), *, settled: bool = False) -> int:
-        """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
-        difference = self._difference() if settled else None
-        return count(Query.parse(where), self, self._built_indexes(), difference=difference)
-
-    def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:
-        """Return how ``find`` would go about it; ``str()`` says it in words. Cost: some microseconds per index."""
-        return choose(Query.parse(where, order_by), self._built_indexes(), row_count=len(self), limit=limit)
-
-    def _built_indexes(self) -> list[SortedIndex]:
-        if self._indexes is None:
-            self._state.track_changes()
-            with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
-                self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
-        elif self._times_forgotten != self._decoded.times_forgotten:
-            self._forget_finds()
-        return self._indexes
-
-    def _forget_finds(self) -> None:
-        """Let no index remember rows that are no longer remembered decoded."""
-        self._times_forgotten = self._decoded.times_forgotten
-        for index in self._indexes or ():
-            index.forget_finds()
-
-    def _difference(self) -> Difference | None:
-        """How rows at the watermark differ from those that are visible. Cost: O(keys with anything pending)."""
-        rows, base = self._state.rows, self._state.base_of_pending
-        if not base:
-            return None
-        differing = {key: row for key, row in base.items() if row is not rows.get(key)}
-        instead = {key: row for key, row in differing.items() if row is not None}
-        return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
-
-    @property
-    def _scope(self) -> str:
-        """What a cursor is bound to."""
-        return f"{self._log.identity.id.hex()} {self._projection.name} {self._projection.version}"
-
-    def keys(self) -> Iterable[str]:
-        """Every row's key, in no order. Cost: none; do not keep it while the view moves."""
-        return self._state.rows.keys()
-
-    def look_up(self, keys: Iterable[str]) -> list[Data]:
-        """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""
-        return self._decoded.all_of(keys, self._state.rows)
-
-    def document(self, key: str) -> Data:
-        """The row of a key that is there. Raises KeyError. Cost: as ``get``."""
-        return self._decoded.of(key, self._state.rows[key])
-
-    def digest(self, *, pending: bool = False) -> str:
-        """A number in hexadecimal that two views share exactly when their rows are equal: at the watermark, or visible.
-
-        The sum, modulo 2**256, of the SHA-256 of each key with its state's bytes. Cost: O(rows).
-        """
-        rows = self._state.rows if pending else self._state.base_rows()
-        return f"{rows_digest(rows.items()):064x}"
 
     # Knowing how it stands
 
@@ -421,11 +326,6 @@ class View:
     def position(self) -> Position | None:
         """How far it has read. Cost: O(open sessions)."""
         return self._reader.position
-
-    @property
-    def watermark(self) -> int:
-        """The stamp at or below which its rows can no longer change by late events. Cost: none."""
-        return self._state.watermark
 
     def statistics(self) -> ViewStatistics:
         """How it is doing. Cost: O(rows), for the memory."""
@@ -472,7 +372,7 @@ class View:
                 key = next(iter(subscriber.before))
                 old, new = subscriber.before.pop(key), self._state.rows.get(key)
                 if old != new:
-                    yield Change(key, _decode_or_none(key, old), _decode_or_none(key, new))
+                    yield Change(key, decode_or_none(key, old), decode_or_none(key, new))
 
     async def settled(self, receipt: Receipt, timeout: float | None = None) -> Mapping[int, Verdict]:
         """Wait until the events of ``receipt`` are settled here; return, by sequence number, why some changed nothing.
@@ -494,27 +394,3 @@ class View:
             if (verdict := self._state.verdict((receipt.chapter, receipt.session, seq))) is not None:
                 verdicts[seq] = verdict
         return MappingProxyType(verdicts)
-
-
-class _SomeRows:
-    """Rows for a query to look at."""
-
-    def __init__(self, rows: Mapping[str, bytes], decoded: DecodedRows) -> None:
-        self._rows = rows
-        self._decoded = decoded
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def keys(self) -> Iterable[str]:
-        return self._rows.keys()
-
-    def look_up(self, keys: Iterable[str]) -> list[Data]:
-        return self._decoded.all_of(keys, self._rows)
-
-    def document(self, key: str) -> Data:
-        return self._decoded.of(key, self._rows[key])
-
-
-def _decode_or_none(key: str, row: bytes | None) -> Data | None:
-    return None if row is None else decode_data(row, f"key={key}")

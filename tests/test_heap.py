@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 import logstore
-import projections.view
+import projections.table
 from logstore import Event
 from logstore.filestore import MemoryStore
 from projections import Index, Projection, View
@@ -63,7 +63,7 @@ def test_what_is_garbage_is_not_frozen() -> None:
 @pytest.mark.parametrize("follow", [True, False])
 async def test_a_view_that_is_let_go_is_freed(monkeypatch: pytest.MonkeyPatch, *, follow: bool) -> None:
     """Its indexes are frozen, but in no cycle; so reloading views does not fill the memory."""
-    monkeypatch.setattr(projections.view, "MANY_ROWS", 1)
+    monkeypatch.setattr(projections.table, "MANY_ROWS", 1)
     async with logstore.open(MemoryStore()) as log, log.writer("w") as writer:
         await writer.append_many([Event("Thing", f"t-{n}", "made", {"size": n}) for n in range(10)])
         async with View.open(log, Things(), follow=follow) as view:

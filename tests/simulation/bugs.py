@@ -33,6 +33,7 @@ from logstore.writer import Writer, _Outcome
 from projections import snapshots
 from projections.snapshots import Snapshotter
 from projections.state import State
+from projections.table import Table
 from projections.view import View
 from tests.simulation.world import CHANCE, LATE_MS, Circumstances
 
@@ -151,7 +152,7 @@ BUGS: dict[str, Bug] = {
     "a late event is not folded in": Bug(("P7",), 0, State, "take", "folded.items()", "{}.items()"),
     "what is visible is settled": Bug(("P7", "P8"), 0, State, "take", "if run.settled:", "if True:"),
     "an index is not told of changes": Bug(
-        ("P7",), 0, View, "_spread_changes", "index in self._indexes or ():", "index in ():"
+        ("P7",), 0, Table, "_index_changes", "index in self._indexes or ():", "index in ():"
     ),
     "a view does not wait": Bug(("P9",), 0, View, "wait_for", "while not self._reader.holds(receipt):", "while False:"),
     "an entered view is behind": Bug(("P9",), 0, View, "__aenter__", "self.refresh()", "self._take_batch()"),

@@ -1,0 +1,93 @@
+"""A view of the past: the rows as they were at a moment that is settled. It does not move.
+
+It begins at the last snapshot before that moment and folds the settled events up to it; so it shows what every view
+had as settled rows when its watermark was there.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from datetime import datetime
+from types import TracebackType
+from typing import Final
+
+from logstore import InvalidArgument, Log, LogStoreError, Position, Reader, StaleStore, Trimmed
+from logstore.clock import COUNTER_BITS, STAMP_MAX
+from logstore.snapshots import FoldRecords
+from projections.projection import Projection
+from projections.snapshots import whole_snapshots
+from projections.table import Table
+
+__all__ = ["Moment", "PastView", "stamp_of"]
+
+Moment = int | datetime | Position
+_COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
+
+
+def stamp_of(at: Moment) -> int:
+    """The stamp up to which events count: a stamp, a time with its zone, or a settled reader's position.
+
+    >>> from datetime import UTC
+    >>> stamp_of(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)) >> 16
+    1700000000000
+    """
+    match at:
+        case bool():
+            pass
+        case int() if 0 <= at <= STAMP_MAX:
+            return at
+        case datetime() if at.tzinfo is not None:
+            return stamp_of((round(at.timestamp() * 1000) << COUNTER_BITS) + _COUNTER_MAX)
+        case Position(settled=(stamp, _, _, _)):
+            return stamp
+        case _:
+            pass
+    raise InvalidArgument(f"not a moment: needs a stamp, a time with its zone, or a settled position at={at!r:.60}")
+
+
+class PastView(Table):
+    """Rows as they were. Made by ``View.open(…, at=…)``, used as ``async with``. ``damage``: snapshots passed over."""
+
+    def __init__(self, log: Log, projection: Projection, at: Moment) -> None:
+        super().__init__(projection, log.identity.id)
+        self._log = log
+        self._at = stamp_of(at)
+        self.damage: list[LogStoreError] = []
+
+    def __repr__(self) -> str:
+        return f"<PastView {self._projection.name} at={self._at} {self._state!r}>"
+
+    async def __aenter__(self) -> PastView:
+        reader, passed = await self._start(), False
+        async with aclosing(reader.runs()) as runs:
+            async for run in runs:
+                if passed := run.segment.stamp > self._at:
+                    break
+                self._state.take(run)
+        if not passed and reader.watermark < self._at:
+            raise InvalidArgument(
+                f"that moment is not settled yet at={self._at} watermark={reader.watermark}; ask again when it is"
+            )
+        self._state.rise(self._at)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """There is nothing to end."""
+
+    async def _start(self) -> Reader:
+        """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
+        fold = self._projection.registration().key
+        records = (await self._log.snapshots.listed(fold)).get(fold, FoldRecords())
+        async with aclosing(whole_snapshots(self._log.snapshots, records, self.damage, at=self._at)) as whole:
+            async for manifest, rows in whole:
+                reader = self._log.read(after=manifest.position(self._log.identity.id), settled=True)
+                try:
+                    await reader.begin()
+                except (StaleStore, Trimmed) as error:
+                    self.damage.append(error)
+                else:
+                    self._state.load(rows, manifest.stamp, manifest.verdicts)
+                    return reader
+        return self._log.read(settled=True)

@@ -1,0 +1,167 @@
+"""Rows to read: by key, or by query through the indexes. What views of now and of the past have in common.
+
+Invariants:
+- Rows and indexes agree whenever a caller can look.
+- What is handed out is read-only, and right for as long as the caller keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Final
+
+from logstore.digest import rows_digest
+from logstore.event import Data, decode_data
+from projections.decoded import DecodedRows, decode_each
+from projections.heap import built_to_stay
+from projections.index import SortedIndex, build
+from projections.projection import Projection
+from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
+from projections.state import State
+
+__all__ = ["Table", "decode_or_none"]
+
+MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
+
+
+class Table:
+    """The rows of a projection. Not made by callers: ``View`` is one."""
+
+    def __init__(self, projection: Projection, store_id: bytes) -> None:
+        self._projection = projection
+        self._store_id = store_id
+        self._state = State(projection)
+        self._decoded = DecodedRows()
+        self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
+        self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
+        self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
+
+    def get(self, key: str, *, settled: bool = False) -> Data | None:
+        """Return the row of ``key``, read-only, or None: everything visible, or what is settled.
+
+        Cost: O(1); decoding, the first time a row is looked at.
+        """
+        row = self._state.base_row(key) if settled else self._state.rows.get(key)
+        return None if row is None else self._decoded.of(key, row)
+
+    def __len__(self) -> int:
+        return len(self._state.rows)
+
+    def find(
+        self,
+        where: Where = (),
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        cursor: str | None = None,
+        *,
+        settled: bool = False,
+    ) -> Page:
+        """Return the rows that match all of ``where``, in order, at most ``limit``: ``.rows``, ``.keys``, ``.cursor``.
+
+        ``where``: (field, operator, value), with == != in not-in < <= > >= contains; ``order_by``: fields, "-" for
+        descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among
+        rows as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log
+        rows); a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
+
+        >>> async def example(view):
+        ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
+        """
+        query, indexes = Query.parse(where, order_by), self._built_indexes()
+        difference = self._difference() if settled else None
+        return find(query, self, indexes, limit=limit, cursor=cursor, scope=self._scope, difference=difference)
+
+    def count(self, where: Where = (), *, settled: bool = False) -> int:
+        """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
+        difference = self._difference() if settled else None
+        return count(Query.parse(where), self, self._built_indexes(), difference=difference)
+
+    def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:
+        """Return how ``find`` would go about it; ``str()`` says it in words. Cost: some microseconds per index."""
+        return choose(Query.parse(where, order_by), self._built_indexes(), row_count=len(self), limit=limit)
+
+    def _built_indexes(self) -> list[SortedIndex]:
+        if self._indexes is None:
+            self._state.track_changes()
+            with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
+                self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
+        elif self._times_forgotten != self._decoded.times_forgotten:
+            self._forget_finds()
+        return self._indexes
+
+    def _forget_finds(self) -> None:
+        """Let no index remember rows that are no longer remembered decoded."""
+        self._times_forgotten = self._decoded.times_forgotten
+        for index in self._indexes or ():
+            index.forget_finds()
+
+    def _difference(self) -> Difference | None:
+        """How rows at the watermark differ from those that are visible. Cost: O(keys with anything pending)."""
+        rows, base = self._state.rows, self._state.base_of_pending
+        if not base:
+            return None
+        differing = {key: row for key, row in base.items() if row is not rows.get(key)}
+        instead = {key: row for key, row in differing.items() if row is not None}
+        return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
+
+    @property
+    def _scope(self) -> str:
+        """What a cursor is bound to."""
+        return f"{self._store_id.hex()} {self._projection.name} {self._projection.version}"
+
+    def keys(self) -> Iterable[str]:
+        """Every row's key, in no order. Cost: none; do not keep it while the view moves."""
+        return self._state.rows.keys()
+
+    def look_up(self, keys: Iterable[str]) -> list[Data]:
+        """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""
+        return self._decoded.all_of(keys, self._state.rows)
+
+    def document(self, key: str) -> Data:
+        """The row of a key that is there. Raises KeyError. Cost: as ``get``."""
+        return self._decoded.of(key, self._state.rows[key])
+
+    def digest(self, *, pending: bool = False) -> str:
+        """A number in hexadecimal that two views share exactly when their rows are equal: at the watermark, or visible.
+
+        The sum, modulo 2**256, of the SHA-256 of each key with its state's bytes. Cost: O(rows).
+        """
+        rows = self._state.rows if pending else self._state.base_rows()
+        return f"{rows_digest(rows.items()):064x}"
+
+    @property
+    def watermark(self) -> int:
+        """The stamp at or below which its rows can no longer change by late events. Cost: none."""
+        return self._state.watermark
+
+    def _index_changes(self, changes: Mapping[str, bytes | None]) -> None:
+        """Bring the indexes up to date: these keys have changed, each from the row given here."""
+        for key, before in changes.items():
+            old, new = decode_or_none(key, before), decode_or_none(key, self._state.rows.get(key))
+            for index in self._indexes or ():
+                index.change(key, old, new)
+
+
+class _SomeRows:
+    """Rows for a query to look at."""
+
+    def __init__(self, rows: Mapping[str, bytes], decoded: DecodedRows) -> None:
+        self._rows = rows
+        self._decoded = decoded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def keys(self) -> Iterable[str]:
+        return self._rows.keys()
+
+    def look_up(self, keys: Iterable[str]) -> list[Data]:
+        return self._decoded.all_of(keys, self._rows)
+
+    def document(self, key: str) -> Data:
+        return self._decoded.of(key, self._rows[key])
+
+
+def decode_or_none(key: str, row: bytes | None) -> Data | None:
+    """A row that may not be there, decoded."""
+    return None if row is None else decode_data(row, f"key={key}")
