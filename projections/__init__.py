@@ -21,11 +21,12 @@ start from snapshots in the store. Not here: SQL, joins.
 from __future__ import annotations
 
 from projections.index import Index
-from projections.past import PastView
+from projections.past import PastView, diff
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan
 from projections.state import Verdict
-from projections.view import Change, View, ViewStatistics
+from projections.table import Change
+from projections.view import View, ViewStatistics
 
 __all__ = [
     # What a user declares
@@ -38,6 +39,7 @@ __all__ = [
     "PastView",
     "ViewStatistics",
     "Change",
+    "diff",
     "Verdict",
     # What queries return
     "Page",

@@ -16,9 +16,9 @@ from logstore.clock import COUNTER_BITS, STAMP_MAX
 from logstore.snapshots import FoldRecords
 from projections.projection import Projection
 from projections.snapshots import whole_snapshots
-from projections.table import Table
+from projections.table import Change, Table, decode_or_none
 
-__all__ = ["Moment", "PastView", "stamp_of"]
+__all__ = ["Moment", "PastView", "diff", "stamp_of"]
 
 Moment = int | datetime | Position
 _COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
@@ -58,23 +58,27 @@ class PastView(Table):
         return f"<PastView {self._projection.name} at={self._at} {self._state!r}>"
 
     async def __aenter__(self) -> PastView:
-        reader, passed = await self._start(), False
-        async with aclosing(reader.runs()) as runs:
-            async for run in runs:
-                if passed := run.segment.stamp > self._at:
-                    break
-                self._state.take(run)
-        if not passed and reader.watermark < self._at:
-            raise InvalidArgument(
-                f"that moment is not settled yet at={self._at} watermark={reader.watermark}; ask again when it is"
-            )
-        self._state.rise(self._at)
+        await self._read_on(await self._start(), self._at)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """There is nothing to end."""
+
+    async def _read_on(self, reader: Reader, at: int) -> None:
+        """Take in what is stamped at or below ``at``."""
+        passed = False
+        async with aclosing(reader.runs()) as runs:
+            async for run in runs:
+                if passed := run.segment.stamp > at:
+                    break
+                self._state.take(run)
+        if not passed and reader.watermark < at:
+            raise InvalidArgument(
+                f"that moment is not settled yet at={at} watermark={reader.watermark}; ask again when it is"
+            )
+        self._state.rise(at)
 
     async def _start(self) -> Reader:
         """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
@@ -91,3 +95,32 @@ class PastView(Table):
                     self._state.load(rows, manifest.stamp, manifest.verdicts)
                     return reader
         return self._log.read(settled=True)
+
+    async def _go_on(self, reader: Reader, at: int) -> list[Change]:
+        """Move to a later moment after all; return what it changed, by key."""
+        self._state.take_since()
+        await self._read_on(reader, at)
+        since, rows = self._state.take_since(), self._state.rows
+        assert since is not None, "tracked since the earlier moment"
+        return [
+            Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
+            for key, old in sorted(since.rows.items(), key=lambda item: item[0].encode())
+        ]
+
+
+async def diff(log: Log, projection: Projection, before: Moment, after: Moment) -> list[Change]:
+    """Return how the rows of two moments differ, by key: each as it was at the earlier one, and at the later.
+
+    Cost: that of ``View.open(…, at=before)``, and of reading from there to ``after``. Raises as that does.
+
+    >>> async def changed(log, projection, yesterday, now):
+    ...     return [change.key for change in await diff(log, projection, yesterday, now)]
+    """
+    projection.check()
+    start, stop = stamp_of(before), stamp_of(after)
+    if stop < start:
+        raise InvalidArgument(f"the later moment comes first before={start} after={stop}; swap them")
+    past = PastView(log, projection, start)
+    reader = await past._start()
+    await past._read_on(reader, start)
+    return await past._go_on(reader, stop)

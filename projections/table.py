@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Final
+from typing import Final, NamedTuple
 
 from logstore.digest import rows_digest
 from logstore.event import Data, decode_data
@@ -20,9 +20,17 @@ from projections.projection import Projection
 from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
 from projections.state import State
 
-__all__ = ["Table", "decode_or_none"]
+__all__ = ["Change", "Table", "decode_or_none"]
 
 MANY_ROWS: Final = 20_000  # from here on the collector's visits to the indexes are felt
+
+
+class Change(NamedTuple):
+    """A row before and after; None where there was, or is, none."""
+
+    key: str
+    old: Data | None
+    new: Data | None
 
 
 class Table:

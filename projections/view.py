@@ -21,7 +21,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, NamedTuple, overload
+from typing import Final, overload
 from weakref import WeakKeyDictionary
 
 from logstore import (
@@ -38,7 +38,6 @@ from logstore import (
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
-from logstore.event import Data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, Manifest
 from logstore.snapshots import FoldRecords
 from logstore.trail import SettledTrail
@@ -46,20 +45,12 @@ from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
 from projections.snapshots import Cut, Snapshotter, whole_snapshots
 from projections.state import Verdict
-from projections.table import Table, decode_or_none
+from projections.table import Change, Table, decode_or_none
 
-__all__ = ["Change", "View", "ViewStatistics"]
+__all__ = ["View", "ViewStatistics"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
-
-
-class Change(NamedTuple):
-    """A row before and after; None where there was, or is, none."""
-
-    key: str
-    old: Data | None
-    new: Data | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from logstore import Event, InvalidArgument, Log, Position
 from logstore.clock import stamp_ms
 from logstore.keys import ManifestKey
-from projections import Rejected, View
+from projections import Change, Rejected, View, diff
 from tests.scene import Scene, directed, quick
 from tests.test_snapshots import Diary, Things, named, thing
 
@@ -94,6 +94,37 @@ async def test_moments_are_times_stamps_or_settled_positions(scene: Scene) -> No
 
 
 @directed
+async def test_a_diff_is_what_differs(scene: Scene) -> None:
+    """Between any two moments: the keys whose rows are not the same at both, as they were and as they are, sorted."""
+    rng = random.Random(1)
+    async with (
+        scene.machine("a").open(quick()) as log,
+        log.writer("a") as writer,
+        View.open(log, Diary()) as view,
+    ):
+        for step in range(30):
+            data = None if rng.random() < 0.2 else {"n": rng.randint(0, 30)}
+            await writer.append(Event("Thing", f"k-{rng.randint(0, 6)}", "done", data))
+            if step == 12:
+                await view.snapshot()
+        await view.settled(await writer.append(Event("Thing", "k-0", "done", {"n": 1})))
+        stamps = sorted({event.stamp async for event in log.read(settled=True)})
+        for _ in range(12):
+            before, after = sorted(rng.choices(stamps, k=2))
+            async with View.open(log, Diary(), at=before) as one, View.open(log, Diary(), at=after) as other:
+                wanted = [
+                    Change(key, one.get(key), other.get(key))
+                    for key in sorted({*one.keys(), *other.keys()})
+                    if one.get(key) != other.get(key)
+                ]
+            assert await diff(log, Diary(), before, after) == wanted
+        with pytest.raises(InvalidArgument, match="swap them"):
+            await diff(log, Diary(), stamps[1], stamps[0])
+        with pytest.raises(InvalidArgument, match="not settled yet"):
+            await diff(log, Diary(), stamps[0], stamps[-1] + (1 << 40))
+
+
+@directed
 async def test_what_is_not_settled_is_not_past(scene: Scene) -> None:
     """An earlier event may still come: refused, with the watermark; once it cannot, the same question is answered."""
     async with scene.machine("web").open(quick()) as log, log.writer("web") as writer:
@@ -107,7 +138,8 @@ async def test_what_is_not_settled_is_not_past(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "at", [-1, 1 << 64, True, "yesterday", 1.5, datetime(2026, 1, 1), Position(bytes(16), None, b"")]
+    "at",
+    [-1, 1 << 64, True, "yesterday", 1.5, datetime(2026, 1, 1), Position(bytes(16), None, b"")],  # noqa: DTZ001
 )
 def test_what_is_no_moment_is_refused(at: Any) -> None:
     """Before anything is asked of the store, by a line that says what would do."""

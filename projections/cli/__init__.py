@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "seal": "end sessions whose writers are gone (writes)",
     "snapshot": "write a snapshot of a projection (writes)",
     "snapshots": "list snapshots and registered projections",
+    "diff": "say which rows changed between two moments",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""

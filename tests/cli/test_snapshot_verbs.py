@@ -1,4 +1,4 @@
-"""``logstore snapshot`` and ``logstore snapshots``: written, listed, and refused in one line."""
+"""``logstore snapshot``, ``snapshots`` and ``diff``: written, listed, compared, and refused in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from projections import Projection
-from tests.cli.conftest import Tool
+from tests.cli.conftest import Tool, deployment, lines
 
 
 class Deployments(Projection):
@@ -70,3 +70,39 @@ def test_a_projection_that_cannot_be_used_is_one_line(tool: Tool, place: str, pr
     assert why in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (Path(place) / "snapshots").exists()
+
+
+def test_a_diff_shows_what_changed(tool: Tool, place: str) -> None:
+    """From nothing to the snapshot's moment; a row that went, and one that changed, after it."""
+    first = json.loads(tool("snapshot", place, HERE, "--json").stdout)
+    changes = lines(deployment(1, data={"status": 7}), deployment(2, data=None), deployment(3))
+    assert tool("append", place, stdin=changes).exit_code == 0
+    second = json.loads(tool("snapshot", place, HERE, "--json").stdout)
+    whole = tool("diff", place, HERE, "--from", "0", "--to", str(first["stamp"]), "--json")
+    assert [json.loads(line)["new"] for line in whole.stdout.splitlines()] == [{"status": 1}, {"status": 2}]
+    later = tool("diff", place, HERE, "--from", first["at"], "--to", str(second["stamp"]))
+    assert later.stdout.splitlines() == [
+        '~ d-1 {"status":1} -> {"status":7}',
+        '- d-2 {"status":2}',
+        '+ d-3 {"status":3}',
+    ]
+    assert later.stderr == "3 rows differ\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("yesterday", "0", "not a time --from=yesterday"),
+        ("0", "2026-13-01", "not a time --to=2026-13-01"),
+        ("1", "0", "swap them"),
+        ("0", "2100-01-01", "not settled yet"),
+        ("0", str(1 << 64), "not a moment"),
+    ],
+)
+def test_moments_that_cannot_be_compared_are_one_line(
+    tool: Tool, place: str, before: str, after: str, why: str
+) -> None:
+    """Status 2, and what to write instead."""
+    result = tool("diff", place, HERE, "--from", before, "--to", after)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert why in result.stderr
