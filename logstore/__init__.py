@@ -20,6 +20,7 @@ SQL database, and nothing is faster than the store below it.
 
 from __future__ import annotations
 
+from logstore.backup import copy_store
 from logstore.clock import Clock, SystemClock
 from logstore.errors import (
     AlreadyExists,
@@ -72,6 +73,7 @@ __all__ = [
     # Looking after it
     "Finding",
     "Progress",
+    "copy_store",
     "Survey",
     "OpenSessionSurvey",
     "Sealing",

@@ -192,7 +192,7 @@ class _Check:
         if record is not None:
             address, self._stamp = (record.chapter, record.closed), record.stamp
             self._previous = Entry(*address, record.stamp, b"", b"", record.scopes, Closed(), record.digest)
-        digest = identity.digest if identity else b""
+        digest = identity.root if identity else b""
         listing = self._unretired_entries()
         async with aclosing(walk(self._store, listing, _decode_entry)) as entries:
             async for walked in entries:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from logstore.errors import InvalidArgument
-from logstore.frame import ObjectType, decode_fields, encode_fields
+from logstore.frame import DIGEST_BYTES, ObjectType, decode_fields, encode_fields
 from logstore.keys import STORE
 
 __all__ = ["HISTORIES", "Identity", "decode_identity", "encode_identity"]
@@ -17,7 +17,10 @@ ID_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the store says about itself; ``digest`` is that of the object, where the roster's chain begins."""
+    """What the store says about itself; ``digest`` is that of the object.
+
+    ``origin``: in a copy, the digest of the first `store` object of all.
+    """
 
     id: bytes
     created_ms: int
@@ -25,6 +28,12 @@ class Identity:
     history: str
     ancestor: bytes | None
     digest: bytes = b""
+    origin: bytes | None = None
+
+    @property
+    def root(self) -> bytes:
+        """Where the roster's chain begins."""
+        return self.digest if self.origin is None else self.origin
 
 
 def encode_identity(identity: Identity) -> bytes:
@@ -39,7 +48,8 @@ def encode_identity(identity: Identity) -> bytes:
             "grace_ms": identity.grace_ms,
             "history": identity.history,
             "ancestor": identity.ancestor,
-        },
+        }
+        | ({} if identity.origin is None else {"root": identity.origin}),
     )
 
 
@@ -56,4 +66,5 @@ def decode_identity(data: bytes) -> Identity:
         history=history,
         ancestor=fields.binary("ancestor", ID_BYTES) if fields.given("ancestor") else None,
         digest=fields.digest,
+        origin=fields.binary("root", DIGEST_BYTES) if fields.has("root") else None,
     )

@@ -357,7 +357,7 @@ class Log:
 
         async def start() -> Frontier:
             if position is None:
-                return Frontier(identity.id, identity.digest, None)
+                return Frontier(identity.id, identity.root, None)
             return await resume(position, identity, self._objects, self._looks)
 
         return Reader(
@@ -402,7 +402,7 @@ class Log:
         """The follower; if there is none yet, one that starts at what is stored now."""
         async with self._starting_follower:
             if (follower := self.follower) is None:
-                frontier = Frontier(self.identity.id, self.identity.digest, await self._last_retired())
+                frontier = Frontier(self.identity.id, self.identity.root, await self._last_retired())
                 async with aclosing(catch_up(frontier, self._objects, self._looks, self._stamps)) as runs:
                     async for _ in runs:
                         pass

@@ -46,7 +46,7 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
             " start without it"
         )
     if position.last is None:
-        return Frontier(identity.id, identity.digest, None)
+        return Frontier(identity.id, identity.root, None)
     chapters = {position.last[0], *(session.chapter for session in position.sessions)}
     last = await objects.fetch_entry(*position.last)
     opened = [await objects.entry(session.chapter, session.number) for session in position.sessions]
@@ -67,7 +67,7 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
             raise StaleStore(f"a session of the position is gone key={name}; start without the position")
         else:
             sessions.append(OpenSession(SessionId.of(entry), entry.body, session.tip, session.taken))
-    frontier = Frontier(identity.id, identity.digest, last, sessions)
+    frontier = Frontier(identity.id, identity.root, last, sessions)
     for record in records:
         frontier.take_retirement(record)
     return frontier

@@ -140,7 +140,7 @@ class Roster:
             chapter, number = (0, 0) if tail is None else tail.successor
             entry = await self._objects.entry(chapter, number)
             if entry is not None:
-                require_follows(entry, tail, self._identity.digest)
+                require_follows(entry, tail, self._identity.root)
                 ahead = await gallop(partial(self._objects.entry, chapter), number + 1)
                 tail = ahead[1] if ahead else entry
                 continue
@@ -178,7 +178,7 @@ class Roster:
         if tail is not None:
             self._stamps.merge(tail.stamp)
         nonce = self._rng.randbytes(NONCE_BYTES)
-        data, entry = encode_entry(next_entry(tail, self._identity.digest, body, self._stamps.next(), nonce))
+        data, entry = encode_entry(next_entry(tail, self._identity.root, body, self._stamps.next(), nonce))
         try:
             await self._objects.create(entry_key(*entry.address), data)
         except AlreadyExists:

@@ -226,10 +226,10 @@ async def _first_chapter(store: FileStore, identity: Identity) -> tuple[int, Fro
         if isinstance(key, RetiredKey):
             newest = key.chapter
     if newest is None:
-        return 0, Frontier(identity.id, identity.digest, None)
+        return 0, Frontier(identity.id, identity.root, None)
     record = _require(await fetch(store, retired_key(newest), lambda _, data: decode_retired(newest, data)))
     last = Entry(newest, record.closed, record.stamp, b"", b"", record.scopes, Closed(), record.digest)
-    return newest + 1, Frontier(identity.id, identity.digest, last)
+    return newest + 1, Frontier(identity.id, identity.root, last)
 
 
 async def _entries(store: FileStore, first_chapter: int) -> AsyncIterator[Listed]:

@@ -25,7 +25,7 @@ LAYERS = {
         "writer follower",
         "reader snapshots retention stagelogs walk",
         "survey snapshotcheck",
-        "check",
+        "check backup",
         "log",
         "testing",
     ),

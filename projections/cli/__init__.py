@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "snapshot": "write a snapshot of a projection (writes)",
     "snapshots": "list snapshots and registered projections",
     "diff": "say which rows changed between two moments",
+    "copy": "back up a log, or restore it (writes to the copy)",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""

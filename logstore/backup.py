@@ -1,0 +1,267 @@
+"""Copy a store into another: back-up and restore. docs/rfcs/0005-copies.md.
+
+Invariants:
+- Nothing is created in the target but what was decoded and found whole; nothing is written to the source.
+- Whoever opens the target finds a log that is whole: it has no `store` until everything is there, and what is added
+  later comes in an order in which nothing names what is not there yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from contextlib import aclosing
+from typing import Final
+
+from logstore.chunk import decode_chunk
+from logstore.clock import Clock, SystemClock
+from logstore.entry import decode_entry
+from logstore.errors import AlreadyExists, InvalidArgument, Missing, NotFound
+from logstore.filestore import RetryingStore, open_filestore, require_safe
+from logstore.filestore.base import FileStore, Listed
+from logstore.finding import Progress, require_some_bytes
+from logstore.identity import ID_BYTES, Identity, decode_identity, encode_identity
+from logstore.keys import (
+    CHUNKS,
+    SNAPSHOTS,
+    STORE,
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    entry_key,
+    parse_key,
+    retired_key,
+)
+from logstore.manifest import decode_manifest
+from logstore.registration import decode_registration
+from logstore.retired import decode_retired
+from logstore.segment import decode_segment
+
+__all__ = ["copy_store"]
+
+AT_ONCE: Final = 16
+DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
+
+
+async def copy_store(
+    source: str | FileStore,
+    target: str | FileStore,
+    *,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+) -> bytes:
+    """Make ``target`` a copy of ``source``, or continue one; return the copy's id. Both may be in use.
+
+    They are addresses or filestores. A copy is a store of its own, whose ``ancestor`` is the source; it cannot be
+    opened until it is whole. ``progress`` counts the objects created. ``clock`` and ``rng`` are for tests.
+
+    Cost: a LIST per 1,000 keys of either; a GET and a PUT per object that the target has not; nothing is written to
+    the source. Raises InvalidArgument for a target that is no copy of this source, or was written to; Corrupt and
+    Missing, naming what is wrong in the source; Unavailable: run it again, and it goes on.
+
+    >>> import asyncio
+    >>> async def back_up():
+    ...     return await copy_store("file:///srv/cp", "s3://backups/cp")
+    """
+    clock, rng = clock or SystemClock(), rng or random.Random(secrets.randbits(128))
+    stores = [open_filestore(each) if isinstance(each, str) else each for each in (source, target)]
+    first, second = (RetryingStore(each, clock=clock, rng=rng) for each in stores)
+    try:
+        identity = await _copy(first, second, progress or Progress(), clock.wall_ms(), rng)
+    finally:
+        await first.aclose()
+        await second.aclose()
+    return identity.id
+
+
+async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms: int, rng: random.Random) -> Identity:
+    identity = decode_identity(await _fetch(source, STORE))
+    own = await _identity(target)
+    if own is not None and own.ancestor != identity.id:
+        raise InvalidArgument(
+            f"the target is no copy of this source target={own.id.hex()} source={identity.id.hex()};"
+            " copy into an empty place"
+        )
+    if own is None:
+        await require_safe(target, rng.randbytes(8).hex())
+    roster = [listed async for listed in source.list("roster/")]
+    entries = {listed.key for listed in roster}
+    await _require_same_roster(source, target, entries)
+    manifests = [listed async for listed in source.list(SNAPSHOTS)]
+    sessions = _sessions_of(entries, source.list("log/"))
+    roster_first = (
+        source.list("retired/"),
+        _each(roster),
+        sessions,
+    )  # without `store` they keep others from making one
+    slots_first = (sessions, _each(roster), source.list("retired/"))  # it is read already: nothing is named too early
+    for listing in (
+        *(roster_first if own is None else slots_first),
+        source.list(CHUNKS),
+        _points_of(entries, manifests),
+    ):
+        async with aclosing(_absent(listing, target)) as absent:
+            await _copy_each(absent, source, target, progress)
+    if own is not None:
+        return own
+    made = encode_identity(
+        Identity(
+            id=rng.randbytes(ID_BYTES),
+            created_ms=now_ms,
+            grace_ms=identity.grace_ms,
+            history=identity.history,
+            ancestor=identity.id,
+            origin=identity.root,
+        )
+    )
+    await target.create(STORE, made)
+    return decode_identity(made)
+
+
+async def _identity(store: FileStore) -> Identity | None:
+    try:
+        return decode_identity((await store.get(STORE)).data)
+    except NotFound:
+        return None
+
+
+async def _fetch(store: FileStore, key: str) -> bytes:
+    try:
+        return (await store.get(key)).data
+    except NotFound as error:
+        raise Missing(f"an object of the source is gone key={key}; run `logstore check` on it") from error
+
+
+# What is to be copied, in order
+
+
+async def _require_same_roster(source: FileStore, target: FileStore, entries: Collection[str]) -> None:
+    """Whoever writes to a store begins with its roster; if the last entries are equal, all are: each holds a digest."""
+    last = ""
+    async for listed in target.list("roster/"):
+        if listed.key not in entries and await _is_unretired(source, listed.key):
+            raise InvalidArgument(
+                f"the target was written to: the source has no such entry key={listed.key}; copy into an empty place"
+            )
+        last = listed.key
+    if last in entries and await _fetch(source, last) != await _fetch(target, last):
+        raise InvalidArgument(f"the target was written to: entries differ key={last}; copy into an empty place")
+
+
+async def _is_unretired(source: FileStore, name: str) -> bool:
+    key = parse_key(name)
+    if not isinstance(key, EntryKey):
+        return False
+    try:
+        await source.get(retired_key(key.chapter), 0, 1)
+    except NotFound:
+        return True
+    return False
+
+
+async def _each(listing: Iterable[Listed]) -> AsyncIterator[Listed]:
+    for listed in listing:
+        yield listed
+
+
+async def _sessions_of(entries: Collection[str], listing: AsyncIterator[Listed]) -> AsyncIterator[Listed]:
+    """The segments of sessions that are on the roster."""
+    async for listed in listing:
+        key = parse_key(listed.key)
+        if isinstance(key, SegmentKey) and entry_key(key.chapter, key.session) in entries:
+            yield listed
+
+
+async def _points_of(entries: Collection[str], manifests: Iterable[Listed]) -> AsyncIterator[Listed]:
+    """The registrations, and the manifests of points that are on the roster."""
+    for listed in manifests:
+        match parse_key(listed.key):
+            case RegistrationKey():
+                yield listed
+            case ManifestKey(chapter=chapter, number=number) if entry_key(chapter, number) in entries:
+                yield listed
+
+
+async def _absent(listing: AsyncIterator[Listed], target: FileStore) -> AsyncGenerator[str, None]:
+    """The names of ``listing``, which is in order, that the target has not."""
+    theirs: AsyncIterator[Listed] | None = None
+    there: Listed | None = None
+    async for listed in listing:
+        if theirs is None:
+            theirs = aiter(target.list(listed.key.split("/", 1)[0] + "/"))
+            there = await anext(theirs, None)
+        while there is not None and there.key < listed.key:
+            there = await anext(theirs, None)
+        if there is None or there.key != listed.key:
+            yield listed.key
+        elif there.size != listed.size:
+            raise InvalidArgument(
+                f"the target holds another object key={listed.key} bytes={there.size} source={listed.size};"
+                " copy into an empty place"
+            )
+
+
+# Copying
+
+
+async def _copy_each(keys: AsyncIterator[str], source: FileStore, target: FileStore, progress: Progress) -> None:
+    """Copy the objects, some at a time, each created after those before it: so the order holds wherever it ends."""
+    ahead: deque[tuple[str, asyncio.Task[bytes]]] = deque()
+    try:
+        async for key in keys:
+            ahead.append((key, asyncio.create_task(_read_whole(source, key))))
+            if len(ahead) > AT_ONCE:
+                await _create_next(ahead, target, progress)
+        while ahead:
+            await _create_next(ahead, target, progress)
+    finally:
+        for _, task in ahead:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+
+async def _create_next(ahead: deque[tuple[str, asyncio.Task[bytes]]], target: FileStore, progress: Progress) -> None:
+    key, task = ahead[0]
+    data = await task
+    ahead.popleft()
+    try:
+        await target.create(key, data)
+    except AlreadyExists:
+        if await _fetch(target, key) != data:
+            raise InvalidArgument(f"the target holds another object key={key}; copy into an empty place") from None
+    progress.objects += 1
+    progress.bytes += len(data)
+
+
+async def _read_whole(source: FileStore, name: str) -> bytes:
+    """An object of the source that decodes. Raises Corrupt, Missing."""
+    data = await _fetch(source, name)
+    if len(data) <= DECODE_INLINE_BYTES_MAX:
+        _decode(name, data)
+    else:
+        await asyncio.to_thread(_decode, name, data)
+    return data
+
+
+def _decode(name: str, data: bytes) -> None:
+    require_some_bytes(name, data)
+    match parse_key(name):
+        case EntryKey(chapter, number):
+            decode_entry(chapter, number, data)
+        case SegmentKey() as key:
+            decode_segment(key, data)
+        case RetiredKey(chapter):
+            decode_retired(chapter, data)
+        case ManifestKey() as key:
+            decode_manifest(key, data)
+        case RegistrationKey() as key:
+            decode_registration(key, data)
+        case ChunkKey() as key:
+            decode_chunk(key, data)
