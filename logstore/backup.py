@@ -100,8 +100,8 @@ async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms
         source.list("retired/"),
         _each(roster),
         sessions,
-    )  # without `store` they keep others from making one
-    slots_first = (sessions, _each(roster), source.list("retired/"))  # it is read already: nothing is named too early
+    )  # they keep others from making a `store`
+    slots_first = (sessions, _each(roster), source.list("retired/"))  # nothing is named too early
     for listing in (
         *(roster_first if own is None else slots_first),
         source.list(CHUNKS),
