@@ -22,26 +22,44 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logstore.chunk import decode_chunk
 from logstore.entry import decode_entry
 from logstore.errors import Corrupt, InvalidArgument
 from logstore.event import decode_data
 from logstore.frame import unpack
 from logstore.identity import decode_identity
-from logstore.keys import EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key, segment_key
+from logstore.keys import (
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    StoreKey,
+    parse_key,
+    segment_key,
+)
+from logstore.manifest import decode_manifest
 from logstore.receipt import Receipt
+from logstore.registration import decode_registration
 from logstore.retired import decode_retired
 from logstore.segment import COUNT_MAX, Segment, decode_segment
 from logstore.session import Tip
 from logstore.token import decode_token, encode_token
 from tests.golden.independent import (
+    CHUNK,
     ENTRY,
+    MANIFEST,
+    REGISTRATION,
     RETIRED,
     SEGMENT,
     STORE,
     compress,
     digest_of,
     frame,
+    pack_rows,
     unframe,
+    write_chunk,
     write_segment,
     write_small,
 )
@@ -76,6 +94,12 @@ def sample(name: str) -> Sample:
             return Sample(key, RETIRED, data, lambda data: decode_retired(chapter, data))
         case SegmentKey() as parsed:
             return Sample(key, SEGMENT, data, lambda data: decode_segment(parsed, data))
+        case ManifestKey() as manifest:
+            return Sample(key, MANIFEST, data, lambda data: decode_manifest(manifest, data))
+        case RegistrationKey() as registration:
+            return Sample(key, REGISTRATION, data, lambda data: decode_registration(registration, data))
+        case ChunkKey() as chunk:
+            return Sample(key, CHUNK, data, lambda data: decode_chunk(chunk, data))
         case _:
             raise AssertionError(key)
 
@@ -97,12 +121,15 @@ SAMPLES = [
     for name in (
         *("store", "entry-begin", "entry-open-exclusive", "entry-tick", "entry-closed", "retired"),
         *("segment-one-event", "segment-heartbeat", "segment-final"),
+        *("entry-tick-point", "manifest", "chunk-rows", "registration"),
     )
 ]
 ONE_EVENT = sample("segment-one-event")
 ONE_EVENT_VALUES = golden("segment-one-event")[3]
 FIVE_EVENTS = sample("segment-many-names-and-metas")
 FIVE_EVENTS_VALUES = golden("segment-many-names-and-metas")[3]
+ROWS_CHUNK = sample("chunk-rows")
+ROWS_CHUNK_VALUES = golden("chunk-rows")[3]
 
 # Bytes, whatever they are of -----------------------------------------------------------------
 
@@ -173,7 +200,7 @@ def test_an_object_of_another_type_is_refused(sample: Sample) -> None:
         if other_sample.type != sample.type:
             sample.refuses(other_sample.good, "another type")
     _, flags, body, _, rest = unframe(sample.good)
-    for type_ in {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255} - {sample.type}:
+    for type_ in {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 255} - {sample.type}:
         sample.refuses(frame(type_, flags, body) + rest, "another type")
 
 
@@ -185,9 +212,9 @@ def test_a_body_size_beyond_the_object_is_refused(sample: Sample) -> None:
             sample.refuses(sample.good[:8] + size.to_bytes(4, "big") + sample.good[12:])
 
 
-@pytest.mark.parametrize("name", ["store", "entry-tick"])
+@pytest.mark.parametrize("name", ["store", "entry-tick", "registration"])
 def test_a_body_above_its_limit_is_refused(name: str) -> None:
-    """A store object or an entry is at most a mebibyte, though all else in it be right."""
+    """A store object, an entry or a registration is at most a mebibyte, though all else in it be right."""
     _, _, _, values = golden(name)
     small = sample(name)
     small.decode(write_small(small.type, {**values, "new": "x" * (MIB - 1_000)}))
@@ -293,6 +320,47 @@ def test_a_header_of_another_size_is_refused(size: int) -> None:
     ONE_EVENT.refuses(frame(SEGMENT, 0, (body * 2)[:size]) + rest, "another size")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"count": 0},
+        {"count": 10},
+        {"count": 12},
+        {"count": MIB + 1},
+        {"count": 2**32 - 1},
+        {"stored_size": 0},
+        {"stored_size": 2**32 - 1},
+        {"columns_size": 0},
+        {"columns_size": 514},
+        {"columns_size": 516},
+        {"columns_size": (64 << 20) + 1},
+        {"hash": bytes(32)},
+        {"stored_digest": bytes(32)},
+        {"flags": 0x0001},
+        {"type": MANIFEST},
+    ],
+    ids=str,
+)
+def test_a_chunk_header_that_contradicts_itself_is_refused(header: dict[str, Any]) -> None:
+    """Count, sizes and digests of a chunk must agree with its rows, and its hash with its name."""
+    ROWS_CHUNK.refuses(write_chunk(ROWS_CHUNK_VALUES, **header))
+
+
+@pytest.mark.parametrize("size", [0, 75, 77, 152])
+def test_a_chunk_header_of_another_size_is_refused(size: int) -> None:
+    """A chunk's header has 76 bytes."""
+    _, _, body, _, rest = unframe(ROWS_CHUNK.good)
+    ROWS_CHUNK.refuses(frame(CHUNK, 0, (body * 2)[:size]) + rest, "another size")
+
+
+def test_chunk_columns_that_differ_from_their_hash_are_refused() -> None:
+    """The hash of a chunk is that of what its stored bytes unpack to, whatever the header says of it."""
+    columns = msgpack.packb([["d-1"], [b"\x80"]])
+    values = {"rows": [{"key": "d-1", "state": "80"}]}
+    named = bytes.fromhex(ROWS_CHUNK.key[-64:])
+    ROWS_CHUNK.refuses(write_chunk(values, columns=columns, hash=named), "cannot be read")
+
+
 # Compression ---------------------------------------------------------------------------------
 
 
@@ -330,6 +398,31 @@ SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
 def test_stored_bytes_are_one_zstandard_frame_of_the_announced_size(stored: bytes) -> None:
     """Anything but one whole frame that says, and has, the size in the header is refused."""
     ONE_EVENT.refuses(write_segment(ONE_EVENT_VALUES, columns=GOOD_COLUMNS, stored=stored))
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda columns: compress(columns)[:-1],
+        lambda columns: compress(columns)[:-4] + bytes(4),
+        lambda columns: compress(columns) + b"\x00",
+        lambda columns: compress(columns) * 2,
+        lambda columns: SKIPPABLE + compress(columns),
+        lambda columns: compress(columns) + SKIPPABLE,
+        zstd_without_size,
+        lambda columns: compress(columns + b"\xc0"),
+        lambda columns: compress(columns[:-1]),
+        lambda columns: columns,
+    ],
+    ids=[
+        *("cut", "wrong checksum", "a byte more", "twice", "skippable before", "skippable after", "no size"),
+        *("unpacks to more", "unpacks to less", "not compressed"),
+    ],
+)
+def test_stored_rows_are_one_zstandard_frame_of_the_announced_size(store: Callable[[bytes], bytes]) -> None:
+    """Of a chunk, too, anything but one whole frame that says, and has, the size in the header is refused."""
+    ROWS_CHUNK.decode(write_chunk(ROWS_CHUNK_VALUES))
+    ROWS_CHUNK.refuses(write_chunk(ROWS_CHUNK_VALUES, stored=store(pack_rows(ROWS_CHUNK_VALUES))), "cannot be read")
 
 
 def test_a_frame_that_lies_about_its_size_is_refused() -> None:
@@ -507,6 +600,8 @@ SCOPES: list[Any] = [
     [[["k"], 0, None]],
     [[["k", 1], 0, 1]],
 ]
+KINDS: list[Any] = [None, 1, "k", {"hex": "6b"}, [], [1], [None], ["b", "a"], ["a", "a"], [["a"]]]
+SHA, F = {"hex": "5a" * 32}, {"hex": "00" * 8}
 
 WRONG: dict[str, dict[str, list[Any]]] = {
     "store": {
@@ -541,8 +636,51 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "sessions": TRIPLES,
         "archives": [None, 1, "x", {"hex": "00"}, {"a": 1}, [1], [None], [["x"]]],
     },
+    "manifest": {
+        "projection": [*TEXT, "", "Deployments"],
+        "version": [*NUMBER, 0, 4, 10**10],
+        "fingerprint": [*BINARY, {"hex": "00" * 8}],
+        "chapter": [*NUMBER, 0, 10**10],
+        "number": [*NUMBER, 2, 10**10],
+        "stamp": [*NUMBER, 0],
+        "entry": BINARY,
+        "sessions": [
+            *ROWS,
+            *([[0, 1, 2, 6, 5]], [[0, 1, 2, 6, 5, SHA, 0]], [[0, 1, 2, 6, -5, SHA]], [[0, 1, True, 6, 5, SHA]]),
+            *([[0, 1, 2, 6, 5, {"hex": "5a"}]], [[0, 1, 2, 6, 5, None]], [[0, 1, 10**10, 6, 5, SHA]]),
+            *([[0, 2, 2, 6, 5, SHA], [0, 1, 2, 6, 5, SHA]], [[0, 1, 2, 6, 5, SHA], [0, 1, 3, 6, 5, SHA]]),
+        ],
+        "rows": [*NUMBER, 9, 11],
+        "digest": BINARY,
+        "chunks": [
+            *ROWS,
+            *([], [[1, 2, SHA, 9, 1, None]], [[1, 2, SHA, 10, 1]], [[1, 2, SHA, 10, 1, None, 0]]),
+            *([[1, 2, {"hex": "5a"}, 10, 1, None]], [[1, 10**10, SHA, 10, 1, None]], [[1, 2, SHA, 10, None, None]]),
+            *([[1, 2, SHA, 10, 1, 0]], [[1, 2, SHA, 10, 1, "00"]], [[1, 2, SHA, 10, 1, False]]),
+            *([[1, 2, SHA, 10, 1, {"hex": dead}]] for dead in ("", "0000", "00", "000000")),
+            *([[1, 2, SHA, 11, 1, {"hex": dead}]] for dead in ("01", "010000", "0008", "ff07")),
+            [[1, 2, SHA, 10, 1, None], [1, 2, {"hex": "a5" * 32}, 3, 1, {"hex": "07"}]],
+            [[1, 2, SHA, 10, 1, None], [1, 2, {"hex": "a5" * 32}, 0, 1, None]],
+            [[1, 2, SHA, 5, 1, None], [1, 2, SHA, 5, 1, None]],
+        ],
+        "verdicts": [
+            *ROWS,
+            *([[0, 1, 0, 5]], [[0, 1, 0, 5, 0, 0]], [[0, 1, 0, 5, 2]], [[0, 1, 0, 5, None]], [[0, 1, 0, -5, 0]]),
+            *([[0, 1, 0, 5, "rejected"]], [[0, 1, 0, 5, False]], [[0, 1, 0, 2**64 - 1, 0]]),
+            *([[0, 1, 1, 5, 0], [0, 1, 0, 5, 0]], [[0, 1, 0, 6, 0], [0, 1, 1, 5, 0]], [[0, 1, 0, 5, 0]] * 2),
+            [[0, 1, 0, 5, 0], [0, 1, 0, 5, 1]],
+            [[0, 1, sequence, 5, 0] for sequence in range(10_001)],
+        ],
+    },
+    "registration": {
+        "registered": [None, 0, 1, "true", {"hex": "01"}, [True]],
+        "projection": [*TEXT, "", "Deployments"],
+        "version": [*NUMBER, 0, 4, 10**10],
+        "kinds": [*KINDS, ["Application"], ["Deployment", "Application", "Zusammenhängend"]],
+        "fold": [*TEXT, "", "put"],
+        "tag": [*TEXT, "", "e\u0301"],
+    },
 }
-KINDS: list[Any] = [None, 1, "k", {"hex": "6b"}, [], [1], [None], ["b", "a"], ["a", "a"], [["a"]]]
 PREDECESSORS: list[Any] = [0, True, "x", [], [1], [1, 2, 3], [1, -2], ["1", 2], [None, None], {"a": 1}, [1, True]]
 
 
@@ -563,7 +701,31 @@ def test_an_exclusive_claim_of_another_shape_is_refused(field: str, wrongs: list
         small.refuses(write_small(ENTRY, {**values, "exclusive": {**values["exclusive"], field: wrong}}), "field")
 
 
-@pytest.mark.parametrize("name", ["store", "entry-open", "retired"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        *(value for value in ROWS if value is not None),
+        *(
+            [["d", 1, F, 1]],
+            [["d", 1, F, 1, 2, 3]],
+            [["d", 1, F, 1, True]],
+            [["d", 1, F, 1, -2]],
+            [["d", 1, F, None, 2]],
+        ),
+        *([["", 1, F, 1, 2]], [["/" * 86, 1, F, 1, 2]], [["a" * 201, 1, F, 1, 2]], [[F, 1, F, 1, 2]]),
+        *([["d", 1, {"hex": ""}, 1, 2]], [["d", 1, {"hex": "00" * 9}, 1, 2]], [["d", 1, "x" * 8, 1, 2]]),
+        *([["d", 10**10, F, 1, 2]], [["d", 1, F, 10**10, 2]], [["d", 1, F, 1, 10**10]]),
+        *([["d", 1, F, 1, 2]] * 2, [["e", 1, F, 1, 2], ["d", 1, F, 1, 2]], [["d", 2, F, 1, 2], ["d", 1, F, 1, 2]]),
+    ],
+    ids=str,
+)
+def test_a_point_of_another_shape_is_refused(point: Any) -> None:
+    """A point names manifests, sorted and each once, or is nil."""
+    small, values = sample("entry-tick-point"), golden("entry-tick-point")[3]
+    small.refuses(write_small(ENTRY, {**values, "point": point}), "field")
+
+
+@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -643,7 +805,7 @@ def test_many_small_arrays_in_columns_take_little_memory() -> None:
         ONE_EVENT.refuses(data, "columns cannot be read")
 
 
-@pytest.mark.parametrize("name", ["store", "entry-open", "retired"])
+@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration"])
 def test_nested_arrays_in_a_small_object_take_no_memory(name: str) -> None:
     """Unknown fields are ignored, but not built when they announce what is not there."""
     small = sample(name)

@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logstore.chunk import decode_chunk
 from logstore.entry import Begin, Entry, Open, decode_entry, encode_entry, require_follows
 from logstore.frontier import Frontier
 from logstore.identity import decode_identity, encode_identity
-from logstore.keys import EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key
+from logstore.keys import (
+    ChunkKey,
+    EntryKey,
+    Fold,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    StoreKey,
+    parse_key,
+)
+from logstore.manifest import alive_mask, decode_manifest, encode_manifest
+from logstore.registration import decode_registration, encode_registration
 from logstore.retired import decode_retired, encode_retired
 from logstore.segment import decode_segment
+from projections.digest import rows_digest
 from tests.golden import library
 from tests.golden.example import worked_example
 from tests.golden.independent import (
     ENTRY,
+    MANIFEST,
+    REGISTRATION,
     RETIRED,
     STORE,
+    Row,
     Values,
+    alive,
+    dead_bits,
     digest_of,
+    fingerprint,
+    hash_of_rows,
+    pack_rows,
+    plain,
+    read_chunk,
     read_segment,
     read_small,
+    sum_of_rows,
+    unplain,
+    write_chunk,
     write_segment,
     write_small,
 )
@@ -41,10 +71,14 @@ NAMES = [
     *("entry-tick", "entry-tick-empty", "entry-closed", "entry-begin-of-chapter-1"),
     *("segment-one-event", "segment-many-names-and-metas", "segment-300-kinds"),
     *("segment-heartbeat", "segment-final", "segment-sealed-final"),
+    *("entry-open-of-chapter-1", "entry-tick-point-first", "entry-tick-point"),
+    *("chunk-rows", "chunk-one-row", "manifest", "manifest-empty", "registration", "registration-dropped"),
 ]
 SEGMENTS = [name for name in NAMES if name.startswith("segment-")]
-SMALL = [name for name in NAMES if name not in SEGMENTS]
-TYPES = {"store": STORE, "entry": ENTRY, "retired": RETIRED}
+CHUNKS = [name for name in NAMES if name.startswith("chunk-")]
+SMALL = [name for name in NAMES if name not in SEGMENTS + CHUNKS]
+CHAPTER_1 = ["begin-of-chapter-1", "open-of-chapter-1", "tick-point-first", "tick-point"]
+TYPES = {"store": STORE, "entry": ENTRY, "retired": RETIRED, "manifest": MANIFEST, "registration": REGISTRATION}
 
 
 def type_of(name: str) -> int:
@@ -72,6 +106,14 @@ def library_values(key: str, data: bytes) -> tuple[Values, str]:
         case SegmentKey() as segment_key:
             segment = decode_segment(segment_key, data)
             return library.segment_values(segment), segment.digest.hex()
+        case ManifestKey() as manifest_key:
+            manifest = decode_manifest(manifest_key, data)
+            return library.manifest_values(manifest), manifest.digest.hex()
+        case RegistrationKey() as registration_key:
+            registration = decode_registration(registration_key, data)
+            return library.registration_values(registration), digest_of(data).hex()
+        case ChunkKey() as chunk_key:
+            return library.chunk_values(decode_chunk(chunk_key, data)), digest_of(data).hex()
         case _:
             raise AssertionError(f"no key of ours {key}")
 
@@ -85,8 +127,18 @@ def library_bytes(key: str, data: bytes) -> bytes:
             return encode_entry(decode_entry(chapter, number, data))[0]
         case RetiredKey(chapter):
             return encode_retired(decode_retired(chapter, data))
+        case ManifestKey() as manifest_key:
+            return encode_manifest(decode_manifest(manifest_key, data))
+        case RegistrationKey() as registration_key:
+            return encode_registration(decode_registration(registration_key, data))
         case _:
             raise AssertionError(f"no small object {key}")
+
+
+def read_independently(name: str, data: bytes) -> Values:
+    if name in SEGMENTS:
+        return read_segment(data)
+    return read_chunk(data) if name in CHUNKS else read_small(type_of(name), data)
 
 
 def segment_key_of(key: str) -> SegmentKey:
@@ -120,8 +172,7 @@ def test_a_golden_file_decodes_to_the_values_beside_it(name: str) -> None:
 def test_a_decoder_written_from_format_md_reads_the_same(name: str) -> None:
     """FORMAT.md alone is enough to read every golden file to the same values."""
     _, data, digest, values = golden(name)
-    read = read_segment(data) if name in SEGMENTS else read_small(type_of(name), data)
-    assert (read, digest_of(data).hex()) == (values, digest)
+    assert (read_independently(name, data), digest_of(data).hex()) == (values, digest)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -141,12 +192,31 @@ def test_segments_agree_in_both_directions(name: str) -> None:
     assert read_segment(library.encode_segment(segment_key_of(key), values)[0]) == values
 
 
+@pytest.mark.parametrize("name", CHUNKS)
+def test_chunks_agree_in_both_directions(name: str) -> None:
+    """What FORMAT.md writes the library reads; what the library writes FORMAT.md reads, and both name it alike."""
+    key, _, _, values = golden(name)
+    assert library_values(key, write_chunk(values))[0] == values
+    data, hash_, size = library.encode_rows(values)
+    assert read_chunk(data) == values
+    assert (hash_, size) == (hash_of_rows(values), len(pack_rows(values)))
+    assert key.endswith(f"-{hash_.hex()}")
+
+
+@pytest.mark.parametrize("name", ["manifest", "manifest-empty", "registration", "registration-dropped"])
+def test_what_several_write_alike_has_the_same_bytes(name: str) -> None:
+    """Of a manifest and a registration the library writes the golden bytes again, as FORMAT.md does."""
+    key, data, _, values = golden(name)
+    assert library_bytes(key, data) == data == write_small(type_of(name), values)
+
+
 def test_the_golden_log_is_one_chain() -> None:
     """Its entries and segments follow one another as FORMAT §4, §5 and §7 demand, to a reader that checks them all."""
     _, store, _, _ = golden("store")
     frontier = Frontier(decode_identity(store).id, digest_of(store), None)
-    for name in [name for name in NAMES if name.startswith("entry-") and name != "entry-begin-of-chapter-1"]:
-        frontier.take_entry(entry(name.removeprefix("entry-")))
+    for name in [name.removeprefix("entry-") for name in NAMES if name.startswith("entry-")]:
+        if name not in CHAPTER_1:
+            frontier.take_entry(entry(name))
     for name in SEGMENTS:
         key, data, _, _ = golden(name)
         frontier.take_segment(decode_segment(segment_key_of(key), data))
@@ -158,6 +228,41 @@ def test_the_golden_log_is_one_chain() -> None:
     require_follows(entry("begin-of-chapter-1"), frontier.last, b"")
     require_follows(entry("begin-of-chapter-1"), closed, b"")
     assert isinstance(entry("begin-of-chapter-1").body, Begin)
+    for before, after in pairwise(CHAPTER_1):
+        require_follows(entry(after), entry(before), b"")
+
+
+def test_the_golden_manifest_is_of_the_golden_log_and_chunks() -> None:
+    """Its point, sessions, chunks and the sum of its rows are those of the objects that it names, as FORMAT §8 says."""
+    *_, manifest = golden("manifest")
+    *_, point_digest, point = golden("entry-tick-point")
+    at = [point[name] for name in ("chapter", "number", "stamp")]
+    assert [manifest[name] for name in ("chapter", "number", "stamp")] == at
+    assert manifest["entry"] == {"hex": point_digest}
+    *_, slot_digest, slot = golden("segment-many-names-and-metas")
+    *_, open_digest, opened = golden("entry-open-of-chapter-1")
+    assert manifest["sessions"] == [
+        [0, 1, slot["slot"] + 1, slot["first_sequence"] + len(slot["events"]), slot["stamp"], {"hex": slot_digest}],
+        [1, opened["number"], 0, 0, opened["stamp"], {"hex": open_digest}],
+    ]
+    rows: list[Row] = []
+    for name, (chapter, number, hash_, count, size, dead) in zip(CHUNKS, manifest["chunks"], strict=True):
+        key, _, _, chunk = golden(name)
+        assert parse_key(key) == ChunkKey(chapter, number, bytes.fromhex(hash_["hex"]))
+        assert (count, size) == (len(chunk["rows"]), len(pack_rows(chunk)))
+        rows += alive(chunk["rows"], dead and bytes.fromhex(dead["hex"]))
+    assert len({row["key"] for row in rows}) == len(rows) == manifest["rows"]
+    assert manifest["digest"] == {"hex": sum_of_rows(rows).hex()}
+
+
+def test_the_golden_fingerprint_is_that_of_the_golden_registration() -> None:
+    """What names a projection's snapshots is computed from what its registration says, by both."""
+    key, data, _, values = golden("registration")
+    computed = fingerprint(*(values[name] for name in ("projection", "version", "kinds", "fold", "tag")))
+    parsed = parse_key(key)
+    assert isinstance(parsed, RegistrationKey)
+    assert decode_registration(parsed, data).key == parsed.fold == Fold("deployments", 3, computed)
+    assert golden("manifest")[3]["fingerprint"] == {"hex": computed.hex()}
 
 
 @pytest.mark.parametrize(
@@ -180,10 +285,17 @@ def test_golden_sessions_are_valid_or_not(name: str, valid: bool) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     """A later writer may add map keys; this reader passes over them, whatever they hold."""
-    for name in ("store", "entry-tick", "retired"):
+    for name in ("store", "entry-tick", "entry-tick-point", "retired", "manifest", "registration"):
         key, _, _, values = golden(name)
         more = {**values, "new": {"a": [1, {"b": [None, 0.5]}]}, "newer": None}
         assert library_values(key, write_small(type_of(name), more))[0] == values
+
+
+def test_a_point_that_is_nil_is_none() -> None:
+    """A tick whose point is nil is a tick like any other; one that builds on nothing is a point."""
+    key, _, _, values = golden("entry-tick-point")
+    assert "point" not in library_values(key, write_small(ENTRY, {**values, "point": None}))[0]
+    assert library_values(key, write_small(ENTRY, {**values, "point": []}))[0] == {**values, "point": []}
 
 
 texts = st.text(min_size=1, max_size=8)
@@ -225,6 +337,124 @@ def test_any_segment_means_the_same_to_both(values: Values, writer: str) -> None
     written, as_read = library.encode_segment(key, values)
     assert read_segment(written) == values
     assert decode_segment(key, written) == as_read, "the writer keeps what a reader would read"
+
+
+rows_of_chunks = st.dictionaries(texts, packed, min_size=1, max_size=20).map(
+    lambda states: [{"key": key, "state": states[key]} for key in sorted(states, key=str.encode)]
+)
+
+
+@given(rows_of_chunks)
+@settings(max_examples=100, deadline=None)
+def test_any_chunk_means_the_same_to_both(rows: list[Row]) -> None:
+    """Whatever rows a chunk holds, the library and FORMAT.md read, name and sum them alike, whoever wrote it."""
+    values: Values = {"rows": rows}
+    key = ChunkKey(0, 7, hash_of_rows(values))
+    data = write_chunk(values)
+    assert library.chunk_values(decode_chunk(key, data)) == values == read_chunk(data)
+    written, hash_, size = library.encode_rows(values)
+    assert read_chunk(written) == values
+    assert (hash_, size) == (key.hash, len(pack_rows(values)))
+    as_bytes = [(row["key"], bytes.fromhex(row["state"])) for row in rows]
+    assert rows_digest(as_bytes).to_bytes(32, "big") == sum_of_rows(rows)
+
+
+@given(rows_of_chunks, st.sets(st.integers(0, 19)))
+@settings(max_examples=100, deadline=None)
+def test_the_dead_are_the_same_to_both(rows: list[Row], buried: set[int]) -> None:
+    """Which rows of a chunk are dead the library and FORMAT.md read alike."""
+    dead = dead_bits(len(rows), {index for index in buried if index < len(rows)})
+    mask = [True] * len(rows) if dead is None else alive_mask(dead, len(rows))
+    assert alive(rows, dead) == [row for row, lives in zip(rows, mask, strict=True) if lives]
+
+
+numbers, stamps = st.integers(0, 10**10 - 1), st.integers(0, 2**64 - 1)
+digests = st.binary(min_size=32, max_size=32).map(plain)
+
+
+@st.composite
+def listed_chunks(draw: st.DrawFn) -> list[Any]:
+    """What a manifest says of any chunk."""
+    count = draw(st.integers(1, 20))
+    dead = dead_bits(count, draw(st.sets(st.integers(0, count - 1), max_size=count - 1)))
+    return [draw(numbers), draw(numbers), draw(digests), count, draw(stamps), plain(dead)]
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Values:
+    """Any manifest."""
+    chunks = draw(st.lists(listed_chunks(), max_size=3, unique_by=str))
+    stamp = draw(stamps)
+    sessions = draw(st.dictionaries(st.tuples(numbers, numbers), st.tuples(numbers, stamps, stamps, digests)))
+    verdict = st.tuples(numbers, numbers, stamps, st.integers(0, stamp))
+    verdicts = draw(st.dictionaries(verdict, st.integers(0, 1)))
+    return {
+        "projection": draw(st.text(min_size=1, max_size=20)),
+        "version": draw(st.integers(1, 10**10 - 1)),
+        "fingerprint": plain(draw(st.binary(min_size=8, max_size=8))),
+        "chapter": draw(numbers),
+        "number": draw(numbers),
+        "stamp": stamp,
+        "entry": draw(digests),
+        "sessions": [[*address, *tip] for address, tip in sorted(sessions.items())],
+        "rows": sum(count - (int(dead["hex"], 16).bit_count() if dead else 0) for *_, count, _, dead in chunks),
+        "digest": draw(digests),
+        "chunks": chunks,
+        "verdicts": sorted(([*event, kind] for event, kind in verdicts.items()), key=itemgetter(3, 0, 1, 2)),
+    }
+
+
+@given(manifests())
+@settings(max_examples=100, deadline=None)
+def test_any_manifest_means_the_same_to_both(values: Values) -> None:
+    """Whatever a manifest says, the library and FORMAT.md read it alike, and write the same bytes."""
+    fold = Fold(values["projection"], values["version"], unplain(values["fingerprint"]))
+    data = write_small(MANIFEST, values)
+    manifest = decode_manifest(ManifestKey(fold, values["chapter"], values["number"]), data)
+    assert library.manifest_values(manifest) == values == read_small(MANIFEST, data)
+    assert manifest.digest == digest_of(data)
+    assert encode_manifest(manifest) == data
+
+
+builds_on = st.tuples(
+    st.text(min_size=1, max_size=20), st.integers(1, 10**10 - 1), st.binary(min_size=8, max_size=8), numbers, numbers
+)
+
+
+@given(st.sets(builds_on))
+@settings(max_examples=100, deadline=None)
+def test_any_point_means_the_same_to_both(built_on: set[tuple[Any, ...]]) -> None:
+    """Whatever manifests a point names, the library and FORMAT.md read it alike, from whichever of the two wrote it."""
+    key, _, _, values = golden("entry-tick-point")
+    values = {**values, "point": plain(sorted(built_on))}
+    data = write_small(ENTRY, values)
+    assert library_values(key, data) == (values, digest_of(data).hex())
+    assert read_small(ENTRY, library_bytes(key, data)) == values
+
+
+@st.composite
+def registrations(draw: st.DrawFn) -> Values:
+    """Any registration."""
+    return {
+        "registered": draw(st.booleans()),
+        "projection": draw(st.text(min_size=1, max_size=20)),
+        "version": draw(st.integers(1, 10**10 - 1)),
+        "kinds": sorted(draw(st.sets(texts)), key=str.encode),
+        "fold": draw(texts),
+        "tag": draw(st.text()),
+    }
+
+
+@given(registrations())
+@settings(max_examples=100, deadline=None)
+def test_any_registration_means_the_same_to_both(values: Values) -> None:
+    """Whatever is registered, the library and FORMAT.md read it alike, write the same bytes and name it alike."""
+    _, *declared = values.values()
+    key = RegistrationKey(Fold(values["projection"], values["version"], fingerprint(*declared)), 0)
+    data = write_small(REGISTRATION, values)
+    registration = decode_registration(key, data)
+    assert library.registration_values(registration) == values == read_small(REGISTRATION, data)
+    assert encode_registration(registration) == data
 
 
 def test_the_worked_example_is_the_golden_file() -> None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import msgpack
 import zstandard
 
 Values = dict[str, Any]
+Row = dict[str, str]  # of a chunk: its key and state
 
-STORE, ENTRY, SEGMENT, RETIRED = 1, 2, 3, 4
+STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, REGISTRATION = 1, 2, 3, 4, 5, 6, 11
 FINAL, SEALED = 0x0001, 0x0002
 HEADER = struct.Struct(">6Q3I32s32s")
+CHUNK_HEADER = struct.Struct(">3I32s32s")
 
 
 def frame(type_: int, flags: int, body: bytes) -> bytes:
@@ -59,7 +63,7 @@ def unplain(value: Any) -> Any:
 
 
 def write_small(type_: int, values: Values) -> bytes:
-    """FORMAT §3, §4, §7: one map."""
+    """FORMAT §3, §4, §7, §8: one map."""
     return frame(type_, 0, msgpack.packb(unplain(values)))
 
 
@@ -179,3 +183,80 @@ def read_segment(data: bytes) -> Values:
         "previous": previous.hex(),
         "events": events,
     }
+
+
+def fingerprint(projection: str, version: int, kinds: list[str], fold: str, tag: str) -> bytes:
+    """FORMAT §8: what tells a projection from another of its name and version."""
+    return hashlib.sha256(msgpack.packb([projection, version, sorted(kinds), fold, tag])).digest()[:8]
+
+
+def sum_of_rows(rows: Iterable[Row]) -> bytes:
+    """FORMAT §8, ``digest``: what the rows alive sum up to, in whatever order."""
+    total = 0
+    for row in rows:
+        key = row["key"].encode()
+        hashed = hashlib.sha256(len(key).to_bytes(4, "big") + key + bytes.fromhex(row["state"]))
+        total += int.from_bytes(hashed.digest(), "big")
+    return (total % 2**256).to_bytes(32, "big")
+
+
+def dead_bits(count: int, dead: set[int]) -> bytes | None:
+    """FORMAT §8, ``dead``: a bit for each row, nil where none is dead."""
+    bits = bytearray((count + 7) // 8)
+    for index in dead:
+        bits[index // 8] |= 1 << index % 8
+    return bytes(bits) if dead else None
+
+
+def alive(rows: list[Row], dead: bytes | None) -> list[Row]:
+    """Return the rows of a chunk that a manifest does not call dead."""
+    return [row for index, row in enumerate(rows) if dead is None or not dead[index // 8] >> index % 8 & 1]
+
+
+def pack_rows(values: Values) -> bytes:
+    """FORMAT §9: the columns of a chunk."""
+    rows = values["rows"]
+    packed: bytes = msgpack.packb([[row["key"] for row in rows], [bytes.fromhex(row["state"]) for row in rows]])
+    return packed
+
+
+def hash_of_rows(values: Values) -> bytes:
+    """FORMAT §9: the hash that names a chunk."""
+    return hashlib.sha256(pack_rows(values)).digest()
+
+
+def write_chunk(values: Values, columns: bytes | None = None, stored: bytes | None = None, **header: Any) -> bytes:
+    """FORMAT §9. ``columns``, ``stored`` and the header's fields may be given otherwise, digests made to agree."""
+    if columns is None:
+        columns = pack_rows(values)
+    if stored is None:
+        stored = compress(columns)
+    fields = {
+        "count": len(values["rows"]),
+        "stored_size": len(stored),
+        "columns_size": len(columns),
+        "hash": hashlib.sha256(columns).digest(),
+        "stored_digest": hashlib.sha256(stored).digest(),
+        "flags": 0,
+        "type": CHUNK,
+        **header,
+    }
+    flags, type_ = fields.pop("flags"), fields.pop("type")
+    return frame(type_, flags, CHUNK_HEADER.pack(*fields.values())) + stored
+
+
+def read_chunk(data: bytes) -> Values:
+    """Return the values of a chunk."""
+    type_, flags, body, _, stored = unframe(data)
+    assert (type_, flags, len(body)) == (CHUNK, 0, 76)
+    count, size, unpacked, hash_, checksum = CHUNK_HEADER.unpack(body)
+    assert len(stored) == size
+    assert hashlib.sha256(stored).digest() == checksum
+    columns = zstandard.ZstdDecompressor().decompress(stored)
+    assert len(columns) == unpacked
+    assert hashlib.sha256(columns).digest() == hash_
+    keys, states = msgpack.unpackb(columns)
+    assert 1 <= count == len(keys) == len(states)
+    encoded = [key.encode() for key in keys]
+    assert all(before < after for before, after in pairwise(encoded))
+    return {"rows": [{"key": key, "state": state.hex()} for key, state in zip(keys, states, strict=True)]}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from logstore.chunk import Chunk, encode_chunk
 from logstore.entry import Begin, Closed, Entry, Open, Tick, encode_scopes
 from logstore.event import EncodedEvent
 from logstore.identity import Identity
-from logstore.keys import SegmentKey
+from logstore.keys import ManifestKey, SegmentKey
+from logstore.manifest import Manifest
+from logstore.registration import Registration
 from logstore.retired import Retired
 from logstore.segment import Segment, SegmentEncoder
 from tests.golden.independent import Values, plain
 
 KINDS = (Begin, Open, Tick, Closed)
+VERDICTS = ("rejected", "parked")
 
 
 def store_values(identity: Identity) -> Values:
@@ -32,8 +36,47 @@ def entry_values(entry: Entry) -> Values:
         values["exclusive"] = exclusive and {"kinds": exclusive.kinds, "predecessor": exclusive.predecessor}
     if isinstance(entry.body, Tick):
         values["slots"] = entry.body.slots
+        if entry.body.point is not None:
+            values["point"] = [list(manifest_name(key).values()) for key in entry.body.point]
     flat: Values = plain(values)
     return flat
+
+
+def manifest_name(key: ManifestKey) -> dict[str, Any]:
+    """The fields of a manifest that its name holds."""
+    return {
+        **{name: getattr(key.fold, name) for name in ("projection", "version", "fingerprint")},
+        **{name: getattr(key, name) for name in ("chapter", "number")},
+    }
+
+
+def manifest_values(manifest: Manifest) -> Values:
+    values: Values = plain(
+        {
+            **manifest_name(manifest.key),
+            "stamp": manifest.stamp,
+            "entry": manifest.entry_digest,
+            "sessions": [[session.chapter, session.number, *session.tip] for session in manifest.sessions],
+            "rows": manifest.rows,
+            "digest": manifest.rows_digest.to_bytes(32, "big"),
+            "chunks": [
+                [each.key.chapter, each.key.number, each.key.hash, each.rows, each.size, each.dead]
+                for each in manifest.chunks
+            ],
+            "verdicts": [[*verdict[:-1], VERDICTS.index(verdict.kind)] for verdict in manifest.verdicts],
+        }
+    )
+    return values
+
+
+def registration_values(registration: Registration) -> Values:
+    values: Values = plain({name: getattr(registration, name) for name in Registration.__slots__})
+    return values
+
+
+def chunk_values(chunk: Chunk) -> Values:
+    rows = zip(chunk.keys, chunk.states, strict=True)
+    return {"rows": [{"key": key, "state": state.hex()} for key, state in rows]}
 
 
 def retired_values(retired: Retired) -> Values:
@@ -99,3 +142,9 @@ def encode_segment(key: SegmentKey, values: Values) -> tuple[bytes, Segment]:
         final=values["final"],
         sealed=values["sealed"],
     )
+
+
+def encode_rows(values: Values) -> tuple[bytes, bytes, int]:
+    """Let the library write a chunk: its bytes, its hash, and its columns' size."""
+    rows = values["rows"]
+    return encode_chunk([row["key"] for row in rows], [bytes.fromhex(row["state"]) for row in rows])

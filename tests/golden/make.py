@@ -1,7 +1,8 @@
 """Write the golden files that do not exist yet: ``python -m tests.golden.make``. What exists is never overwritten.
 
-A small log of two chapters, every kind of object in it once. Each object's values go beside it as JSON. Segments are
-written by the library, small objects by ``independent.py``.
+A small log of two chapters, every kind of object in it once, and a snapshot at a point of it, whose rows are made up.
+Each object's values go beside it as JSON. Segments and chunks are written by the library, small objects by
+``independent.py``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,38 @@ from typing import Any
 import msgpack
 
 from logstore.keys import SegmentKey, parse_key
-from tests.golden.independent import ENTRY, RETIRED, STORE, Values, digest_of, write_small
-from tests.golden.library import encode_segment
+from tests.golden.independent import (
+    ENTRY,
+    MANIFEST,
+    REGISTRATION,
+    RETIRED,
+    STORE,
+    Row,
+    Values,
+    alive,
+    dead_bits,
+    digest_of,
+    fingerprint,
+    hash_of_rows,
+    pack_rows,
+    sum_of_rows,
+    write_small,
+)
+from tests.golden.library import encode_rows, encode_segment
 
 V1 = Path(__file__).parent / "v1"
 FIRST_MS = 1_700_000_000_000
+PROJECTION: Values = {
+    "projection": "deployments",
+    "version": 3,
+    "kinds": ["Application", "Deployment", "Zusammenhängend"],
+    "fold": "apply",
+    "tag": "é",
+}
+FINGERPRINT = fingerprint(*PROJECTION.values())
+FOLDER = f"snapshots/deployments/0000000003/{FINGERPRINT.hex()}"
+OTHER_FINGERPRINT = fingerprint("übersicht/leer", 1, ["Deployment"], "put", "")
+OTHER_FOLDER = f"snapshots/%C3%BCbersicht%2Fleer/0000000001/{OTHER_FINGERPRINT.hex()}"
 Made = tuple[str, str, bytes, Values]  # name, key, bytes, values
 
 
@@ -130,6 +158,33 @@ def make_entries(store_digest: bytes) -> Iterator[Made]:
         yield f"entry-{name}", f"roster/{chapter:010d}/{number:010d}", data, values
 
 
+def make_entries_of_chapter_1(begin: Made) -> Iterator[Made]:
+    """What follows ``entry-begin-of-chapter-1``: a session, and two snapshot points."""
+    built_on = [
+        ["deployments", 3, {"hex": FINGERPRINT.hex()}, 1, 2],
+        ["übersicht/leer", 1, {"hex": OTHER_FINGERPRINT.hex()}, 1, 2],
+    ]
+    opened = {"kind": 1, "idle_ms": 30_000, "seal_ms": 150_000, "flights": 4, "writer": "web/2", "exclusive": None}
+    bodies: list[tuple[str, int, Values]] = [
+        ("open-of-chapter-1", 110, opened),
+        ("tick-point-first", 150, {"kind": 2, "slots": [[0, 1, 1], [1, 1, 0]], "point": []}),
+        ("tick-point", 250, {"kind": 2, "slots": [[0, 1, 2], [1, 1, 0]], "point": built_on}),
+    ]
+    _, _, data, before = begin
+    for number, (name, ms, body) in enumerate(bodies, 1):
+        values = {
+            **body,
+            "chapter": 1,
+            "number": number,
+            "stamp": stamp(ms),
+            "previous": {"hex": digest_of(data).hex()},
+            "nonce": {"hex": f"{10 + number:032x}"},
+            "scopes": before["scopes"],
+        }
+        data = write_small(ENTRY, values)
+        yield f"entry-{name}", f"roster/0000000001/{number:010d}", data, values
+
+
 def make_segments(session: int, previous: bytes) -> Iterator[Made]:
     """The session of ``entry-open``: each segment attaches to the one before."""
     odd_key, long_key = "d/1 \U0001f680\x00\n", "k" * 1_024
@@ -214,6 +269,84 @@ def make_retired(closed: Values, digest: bytes, last_stamp: int) -> Made:
     return "retired", "retired/0000000000", write_small(RETIRED, values), values
 
 
+def row(key: str, state: Values) -> Row:
+    return {"key": key, "state": msgpack.packb(state).hex()}
+
+
+def make_chunk(name: str, number: int, rows: list[Row]) -> Made:
+    values: Values = {"rows": sorted(rows, key=lambda each: each["key"].encode())}
+    key = f"chunks/0000000001-{number:010d}-{hash_of_rows(values).hex()}"
+    return name, key, encode_rows(values)[0], values
+
+
+def make_chunks() -> tuple[Made, Made]:
+    """The chunk of ``entry-tick-point-first``, and that of ``entry-tick-point``, in which a key has another state."""
+    many = [
+        *(row(key, {}) for key in ("D-1", "d-10", "d/1", "zz")),
+        row("d-1", {"status": 1}),
+        row("d-2", {"nested": {"a": [1, [2, {}], None]}, "b": b"\x00\xff"}),
+        row("é", {"max": 2**64 - 1, "min": -(2**63), "x": 0.5}),
+        row("e\u0301", {"é": "é"}),
+        row("\uff5a", {"before": "what has two code units in UTF-16"}),
+        row("\U0001f680", {"status": 4}),
+        row("\U0001f680\x00\n", {"long": "k" * 300}),
+    ]
+    return make_chunk("chunk-rows", 2, many), make_chunk("chunk-one-row", 3, [row("d-1", {"status": 2})])
+
+
+def make_manifest(point: Made, opened: Made, segment: Made, chunks: tuple[Made, Made]) -> Made:
+    """The snapshot at ``entry-tick-point``, which lies between slot 1 of session 1 and slot 2."""
+    listed, rows = [], []
+    for number, dead_keys, (_, _, _, held) in zip((2, 3), ({"d-1", "\U0001f680\x00\n"}, set()), chunks, strict=True):
+        dead = dead_bits(len(held["rows"]), {i for i, each in enumerate(held["rows"]) if each["key"] in dead_keys})
+        shown, size = dead and {"hex": dead.hex()}, len(pack_rows(held))
+        listed.append([1, number, {"hex": hash_of_rows(held).hex()}, len(held["rows"]), size, shown])
+        rows += alive(held["rows"], dead)
+    values = {
+        "projection": "deployments",
+        "version": 3,
+        "fingerprint": {"hex": FINGERPRINT.hex()},
+        "chapter": 1,
+        "number": 3,
+        "stamp": point[3]["stamp"],
+        "entry": {"hex": digest_of(point[2]).hex()},
+        "sessions": [
+            [0, 1, 2, 6, segment[3]["stamp"], {"hex": digest_of(segment[2]).hex()}],
+            [1, 1, 0, 0, opened[3]["stamp"], {"hex": digest_of(opened[2]).hex()}],
+        ],
+        "rows": len(rows),
+        "digest": {"hex": sum_of_rows(rows).hex()},
+        "chunks": listed,
+        "verdicts": [[0, 1, 0, stamp(100), 0], [0, 1, 3, stamp(200), 1], [0, 1, 5, stamp(200), 0]],
+    }
+    return "manifest", f"{FOLDER}/manifest/0000000001-0000000003", write_small(MANIFEST, values), values
+
+
+def make_empty_manifest() -> Made:
+    """The snapshot of another store, in which nothing but a begin came before the point."""
+    values = {
+        "projection": "übersicht/leer",
+        "version": 1,
+        "fingerprint": {"hex": OTHER_FINGERPRINT.hex()},
+        "chapter": 0,
+        "number": 1,
+        "stamp": stamp(1),
+        "entry": {"hex": "ee" * 32},
+        "sessions": [],
+        "rows": 0,
+        "digest": {"hex": sum_of_rows([]).hex()},
+        "chunks": [],
+        "verdicts": [],
+    }
+    return "manifest-empty", f"{OTHER_FOLDER}/manifest/0000000000-0000000001", write_small(MANIFEST, values), values
+
+
+def make_registrations() -> Iterator[Made]:
+    for number, name in enumerate(("registration", "registration-dropped")):
+        values = {"registered": number == 0, **PROJECTION}
+        yield name, f"{FOLDER}/registration/{number:010d}", write_small(REGISTRATION, values), values
+
+
 def make_all() -> Iterator[Made]:
     """Yield every golden object of version 1."""
     store = make_store()
@@ -226,16 +359,23 @@ def make_all() -> Iterator[Made]:
     yield make_sealed_final(5, digest_of(entries["entry-open-exclusive-successor"][2]))
     _, _, closed_data, closed = entries["entry-closed"]
     yield make_retired(closed, digest_of(closed_data), segments[-2][3]["stamp"])
+    opened, *points = make_entries_of_chapter_1(entries["entry-begin-of-chapter-1"])
+    yield from (opened, *points)
+    chunks = make_chunks()
+    yield from chunks
+    yield make_manifest(points[-1], opened, segments[1], chunks)
+    yield make_empty_manifest()
+    yield from make_registrations()
 
 
 def write_values(key: str, data: bytes, values: Values) -> str:
-    """The JSON beside a golden file, an event a line."""
+    """The JSON beside a golden file, an event or a row a line."""
     text = {"key": key, "object_digest": digest_of(data).hex()}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in text.items()]
     for name, value in values.items():
         shown = json.dumps(value)
-        if name == "events" and value:
-            shown = "[\n" + ",\n".join(f"    {json.dumps(event)}" for event in value) + "\n  ]"
+        if isinstance(value, list) and name in {"events", "rows"} and value:
+            shown = "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
         lines.append(f"  {json.dumps(name)}: {shown}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
