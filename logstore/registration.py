@@ -34,12 +34,13 @@ class Registration:
         return Fold(self.projection, self.version, hashlib.sha256(computed).digest()[:FINGERPRINT_BYTES])
 
 
-def encode_registration(registration: Registration) -> bytes:
-    """Return the bytes of a registration."""
+def encode_registration(number: int, registration: Registration) -> bytes:
+    """Return the bytes of registration ``number`` of its fold."""
     return encode_fields(
         ObjectType.REGISTRATION,
         {
             "registered": registration.registered,
+            "number": number,
             "projection": registration.projection,
             "version": registration.version,
             "kinds": sorted(registration.kinds, key=str.encode),
@@ -63,6 +64,6 @@ def decode_registration(key: RegistrationKey, data: bytes) -> Registration:
     )
     if list(registration.kinds) != sorted(set(registration.kinds), key=str.encode):
         raise fields.damaged("kinds")
-    if registration.key != key.fold:
+    if (registration.key, fields.number("number", NUMBER_MAX)) != (key.fold, key.number):
         raise Corrupt(f"registration lies under another's name key={name}; restore the object")
     return registration

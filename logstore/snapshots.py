@@ -93,7 +93,7 @@ class Snapshots:
         while current is None or current.registered != registration.registered:
             key = RegistrationKey(fold, number)
             try:
-                await self._objects.create(registration_key(key), encode_registration(registration))
+                await self._objects.create(registration_key(key), encode_registration(number, registration))
             except AlreadyExists:
                 number += 1
                 current = await self.registration(fold, FoldRecords(registrations=number))

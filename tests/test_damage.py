@@ -674,6 +674,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     },
     "registration": {
         "registered": [None, 0, 1, "true", {"hex": "01"}, [True]],
+        "number": [*NUMBER, 1, 10**10],
         "projection": [*TEXT, "", "Deployments"],
         "version": [*NUMBER, 0, 4, 10**10],
         "kinds": [*KINDS, ["Application"], ["Deployment", "Application", "Zusammenhängend"]],

@@ -118,10 +118,11 @@ REGISTRATION = Registration("deployments", 1, ("Application", "Deployment"), "pu
 def test_a_registration_comes_back() -> None:
     """What was encoded is what is decoded, dropped or not, under the name that its own fold gives it."""
     for registration in (REGISTRATION, replace(REGISTRATION, registered=False)):
-        key = RegistrationKey(registration.key, 3)
-        assert decode_registration(key, encode_registration(registration)) == registration
-        with pytest.raises(Corrupt, match="another's name"):
-            decode_registration(RegistrationKey(FOLD, 3), encode_registration(registration))
+        key, data = RegistrationKey(registration.key, 3), encode_registration(3, registration)
+        assert decode_registration(key, data) == registration
+        for other in (RegistrationKey(FOLD, 3), RegistrationKey(registration.key, 4)):
+            with pytest.raises(Corrupt, match="another's name"):
+                decode_registration(other, data)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from logstore.keys import (
     registration_key,
 )
 from logstore.manifest import Manifest, encode_manifest
+from logstore.registration import decode_registration, encode_registration
 from projections import Projection, View
 
 
@@ -123,7 +124,8 @@ async def test_a_lost_registration_behind_a_later_one(store: Stored) -> None:
     """Numbers are dense: a gap is damage, and named."""
     memory, manifests = store
     first = registration_key(RegistrationKey(manifests[0].key.fold, 0))
-    data = (await memory.get(first)).data
+    registration = decode_registration(RegistrationKey(manifests[0].key.fold, 0), (await memory.get(first)).data)
     await memory.delete(first)
-    await memory.create(registration_key(RegistrationKey(manifests[0].key.fold, 1)), data)
+    second = RegistrationKey(manifests[0].key.fold, 1)
+    await memory.create(registration_key(second), encode_registration(1, registration))
     assert list(await findings(memory)) == [first]

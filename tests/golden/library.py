@@ -20,8 +20,9 @@ VERDICTS = ("rejected", "parked")
 
 
 def store_values(identity: Identity) -> Values:
-    values: Values = plain({name: getattr(identity, name) for name in Identity.__slots__ if name != "digest"})
-    return values
+    named = [name for name in Identity.__slots__ if name not in {"digest", "origin"}]
+    values: Values = plain({name: getattr(identity, name) for name in named})
+    return values | ({} if identity.origin is None else plain({"root": identity.origin}))
 
 
 def entry_values(entry: Entry) -> Values:
@@ -69,9 +70,9 @@ def manifest_values(manifest: Manifest) -> Values:
     return values
 
 
-def registration_values(registration: Registration) -> Values:
+def registration_values(number: int, registration: Registration) -> Values:
     values: Values = plain({name: getattr(registration, name) for name in Registration.__slots__})
-    return values
+    return {**values, "number": number}
 
 
 def chunk_values(chunk: Chunk) -> Values:

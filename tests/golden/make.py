@@ -82,6 +82,18 @@ def make_copied_store() -> Made:
     return "store-copied", "store", write_small(STORE, values), values
 
 
+def make_copy_with_root(root: bytes) -> Made:
+    values = {
+        "id": {"hex": "ee" * 16},
+        "created_ms": FIRST_MS + 2,
+        "grace_ms": 86_400_000,
+        "history": "drop",
+        "ancestor": {"hex": "00112233445566778899aabbccddeeff"},
+        "root": {"hex": root.hex()},
+    }
+    return "store-copy-with-root", "store", write_small(STORE, values), values
+
+
 def make_entries(store_digest: bytes) -> Iterator[Made]:
     opened = {"kind": 1, "idle_ms": 30_000, "seal_ms": 150_000, "flights": 4}
     bodies: list[tuple[str, Values]] = [
@@ -343,7 +355,7 @@ def make_empty_manifest() -> Made:
 
 def make_registrations() -> Iterator[Made]:
     for number, name in enumerate(("registration", "registration-dropped")):
-        values = {"registered": number == 0, **PROJECTION}
+        values = {"registered": number == 0, "number": number, **PROJECTION}
         yield name, f"{FOLDER}/registration/{number:010d}", write_small(REGISTRATION, values), values
 
 
@@ -352,6 +364,7 @@ def make_all() -> Iterator[Made]:
     store = make_store()
     yield store
     yield make_copied_store()
+    yield make_copy_with_root(digest_of(store[2]))
     entries = {made[0]: made for made in make_entries(digest_of(store[2]))}
     yield from entries.values()
     segments = list(make_segments(1, digest_of(entries["entry-open"][2])))
