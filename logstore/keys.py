@@ -102,6 +102,11 @@ class ManifestKey:
     chapter: int
     number: int
 
+    @property
+    def point(self) -> tuple[int, int]:
+        """Where its point lies in the roster."""
+        return (self.chapter, self.number)
+
 
 @dataclass(frozen=True, slots=True)
 class RegistrationKey:

@@ -86,7 +86,7 @@ class Manifest:
     @property
     def point(self) -> Address:
         """Where its point lies in the roster."""
-        return (self.key.chapter, self.key.number)
+        return self.key.point
 
     def position(self, store_id: bytes) -> Position:
         """Where a reader goes on that has loaded it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from logstore.chunk import Chunk, decode_chunk
@@ -62,13 +63,20 @@ class Snapshots:
                     found[of].registrations = number + 1
         return dict(found)
 
-    async def newest(self) -> tuple[ManifestKey, ...]:
-        """The newest manifest of each registered fold that has one, sorted. Cost: ``listed``, and a GET per fold."""
+    async def newest(self, *, but: Collection[ManifestKey] = ()) -> tuple[ManifestKey, ...]:
+        """The newest manifest of each registered fold that has one, sorted; ``but``: those that are known as damaged.
+
+        A fold whose registration cannot be read has none. Cost: ``listed``, and a GET per fold.
+        """
         keys = []
         for fold, records in (await self.listed()).items():
-            registration = await self.registration(fold, records)
-            if registration is not None and registration.registered and records.manifests:
-                keys.append(records.manifests[-1])
+            try:
+                registration = await self.registration(fold, records)
+            except (Corrupt, Missing):
+                continue  # `check` names it
+            manifests = [key for key in records.manifests if key not in but]
+            if registration is not None and registration.registered and manifests:
+                keys.append(manifests[-1])
         return tuple(sorted(keys, key=_place))
 
     # Registrations

@@ -7,7 +7,7 @@ had as settled rows when its watermark was there.
 from __future__ import annotations
 
 from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final
 
@@ -22,6 +22,7 @@ __all__ = ["Moment", "PastView", "diff", "stamp_of"]
 
 Moment = int | datetime | Position
 _COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def stamp_of(at: Moment) -> int:
@@ -37,7 +38,7 @@ def stamp_of(at: Moment) -> int:
         case int() if 0 <= at <= STAMP_MAX:
             return at
         case datetime() if at.tzinfo is not None:
-            return stamp_of((round(at.timestamp() * 1000) << COUNTER_BITS) + _COUNTER_MAX)
+            return stamp_of(((at - _EPOCH) // timedelta(milliseconds=1) << COUNTER_BITS) + _COUNTER_MAX)
         case Position(settled=(stamp, _, _, _)):
             return stamp
         case _:
@@ -52,6 +53,8 @@ class PastView(Table):
         super().__init__(projection, log.identity.id)
         self._log = log
         self._at = stamp_of(at)
+        if isinstance(at, Position) and at.store_id != log.identity.id:
+            raise StaleStore(f"the position is of another store at={at.store_id.hex()} store={log.identity.id.hex()}")
         self.damage: list[LogStoreError] = []
 
     def __repr__(self) -> str:
@@ -67,13 +70,15 @@ class PastView(Table):
         """There is nothing to end."""
 
     async def _read_on(self, reader: Reader, at: int) -> None:
-        """Take in what is stamped at or below ``at``."""
-        passed = False
-        async with aclosing(reader.runs()) as runs:
-            async for run in runs:
-                if passed := run.segment.stamp > at:
-                    break
-                self._state.take(run)
+        """Take in what is stamped at or below ``at``; refuse where that is not settled."""
+        passed = self._state.watermark >= at
+        if not passed:
+            async with aclosing(reader.runs()) as runs:
+                async for run in runs:
+                    if run.segment.stamp <= at:
+                        self._state.take(run)
+                    elif passed := run.settled:
+                        break
         if not passed and reader.watermark < at:
             raise InvalidArgument(
                 f"that moment is not settled yet at={at} watermark={reader.watermark}; ask again when it is"
@@ -86,7 +91,7 @@ class PastView(Table):
         records = (await self._log.snapshots.listed(fold)).get(fold, FoldRecords())
         async with aclosing(whole_snapshots(self._log.snapshots, records, self.damage, at=self._at)) as whole:
             async for manifest, rows in whole:
-                reader = self._log.read(after=manifest.position(self._log.identity.id), settled=True)
+                reader = self._log.read(after=manifest.position(self._log.identity.id))
                 try:
                     await reader.begin()
                 except (StaleStore, Trimmed) as error:
@@ -94,7 +99,7 @@ class PastView(Table):
                 else:
                     self._state.load(rows, manifest.stamp, manifest.verdicts)
                     return reader
-        return self._log.read(settled=True)
+        return self._log.read()
 
     async def _go_on(self, reader: Reader, at: int) -> list[Change]:
         """Move to a later moment after all; return what it changed, by key."""

@@ -63,7 +63,8 @@ class Projection:
     def registration(self) -> Registration:
         """What is recorded of it in the store, and names its snapshots."""
         kinds = tuple(sorted(self.kinds, key=str.encode))
-        return Registration(self.name, self.version, kinds, self.fold, self.tag)
+        fold = "apply-park" if (self.fold, self.on_failure) == ("apply", "park") else self.fold
+        return Registration(self.name, self.version, kinds, fold, self.tag)
 
     def check(self) -> None:
         """Raise InvalidArgument, naming the attribute, when the declaration cannot be used."""

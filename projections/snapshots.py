@@ -22,7 +22,7 @@ from logstore.digest import MODULUS, row_digest
 from logstore.entry import Entry, Tick
 from logstore.errors import Corrupt, LogStoreError, Missing
 from logstore.frontier import Position
-from logstore.keys import ChunkKey, Fold, ManifestKey
+from logstore.keys import ChunkKey, Fold, ManifestKey, chunk_key, manifest_key
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
 from logstore.snapshots import FoldRecords, Snapshots
 from projections.layout import Layout
@@ -62,6 +62,11 @@ async def load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | N
 
     def take(listed: ManifestChunk, chunk: Chunk) -> None:
         keys, states = chunk.keys, chunk.states
+        if len(keys) != listed.rows:
+            raise Corrupt(
+                f"manifest does not add up key={manifest_key(manifest.key)} chunk={chunk_key(listed.key)}"
+                f" rows={listed.rows} has={len(keys)}; use another snapshot"
+            )
         if listed.dead is None:
             rows.update(zip(keys, states, strict=True))
         else:
@@ -71,6 +76,11 @@ async def load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | N
             layout.add(listed, keys)
 
     await _in_order((_fetch(snapshots, listed) for listed in manifest.chunks), lambda fetched: take(*fetched))
+    if len(rows) != manifest.rows:
+        raise Corrupt(
+            f"manifest does not add up key={manifest_key(manifest.key)} rows={manifest.rows} has={len(rows)};"
+            " use another snapshot"
+        )
     return rows
 
 
@@ -91,8 +101,14 @@ async def _in_order(steps: Iterable[Coroutine[Any, Any, T]], take: Callable[[T],
             take(await task)
     finally:
         for task in running:
+            task.add_done_callback(_retrieve)
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Nobody will ask for this task's result: then its error must not be reported as never retrieved."""
+    if not task.cancelled():
+        task.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +126,15 @@ class Cut:
         assert state.watermark == entry.stamp
         return cls(entry, dict(state.base_rows()), state.take_since(), state.final_verdicts())
 
-    @property
-    def built_on(self) -> Mapping[Fold, ManifestKey]:
-        """The manifest to build on, by fold."""
-        assert isinstance(self.entry.body, Tick)
-        return {key.fold: key for key in self.entry.body.point or ()}
+
+def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
+    """The manifest of ``fold`` that snapshots at a point build on."""
+    assert isinstance(point.body, Tick)
+    return next((key for key in point.body.point or () if key.fold == fold), None)
 
 
 class Snapshotter:
-    """Writes snapshots of one fold. ``rows_written`` counts what it has encoded."""
+    """Writes snapshots of one fold. ``rows_written`` counts what it has encoded; ``damaged``: what not to build on."""
 
     def __init__(self, snapshots: Snapshots, fold: Fold) -> None:
         self._snapshots = snapshots
@@ -126,6 +142,11 @@ class Snapshotter:
         self._last: Manifest | None = None
         self._layout: Layout | None = None  # that of the last manifest; None: to be fetched
         self.rows_written = 0
+        self.damaged: set[ManifestKey] = set()
+
+    def may_build_at(self, point: Entry) -> bool:
+        """Whether the manifest that a point names, if any, is not known as damaged."""
+        return _built_on(point, self._fold) not in self.damaged
 
     async def publish(self, cut: Cut, position: Position) -> Manifest:
         """Write the snapshot of a point, unless it is there, and return its manifest.
@@ -133,13 +154,12 @@ class Snapshotter:
         Cost: a PUT per chunk written and one for the manifest; a GET per chunk of the manifest built on where that is
         not the last one that this snapshotter wrote. Raises Corrupt, Missing, LimitExceeded, Unavailable.
         """
-        base = cut.built_on.get(self._fold)
+        base = _built_on(cut.entry, self._fold)
         last, layout, self._layout = self._last, self._layout, None
         if layout and last and cut.since and last.key == base and last.stamp == cut.since.stamp:
             changed, before = await asyncio.to_thread(_changes, cut.since.rows, cut.rows)
         else:
-            last, layout = None if base is None else await self._snapshots.manifest(base), Layout()
-            rows = {} if last is None else await load_rows(self._snapshots, last, layout)
+            last, layout, rows = await self._load(base)
             changed, before = await asyncio.to_thread(_differences, rows, cut.rows)
         digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before)
         rewriting = await asyncio.to_thread(layout.next, changed, cut.rows)
@@ -164,6 +184,17 @@ class Snapshotter:
         self._last = await self._snapshots.create_manifest(manifest)
         self._layout = layout
         return self._last
+
+    async def _load(self, base: ManifestKey | None) -> tuple[Manifest | None, Layout, Rows]:
+        layout = Layout()
+        if base is None:
+            return None, layout, {}
+        try:
+            manifest = await self._snapshots.manifest(base)
+            return manifest, layout, await load_rows(self._snapshots, manifest, layout)
+        except (Corrupt, Missing):
+            self.damaged.add(base)
+            raise
 
     async def _write(
         self, point: tuple[int, int], keys: list[str], states: list[bytes]

@@ -99,6 +99,8 @@ class State:
         self._pending: list[_Pending] = []  # in total order
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
+        self._verdicts_max = VERDICTS_REMEMBERED_MAX
+        self.verdicts_from = 0  # the stamp above which they are remembered
         self._since: Since | None = None
         self._before: dict[str, bytes | None] | None = None
 
@@ -152,6 +154,9 @@ class State:
         for verdict in verdicts:
             address = (verdict.chapter, verdict.session, verdict.seq)
             self._verdicts[address] = (Verdict(verdict.kind, NOT_KEPT), verdict.stamp)
+        self.verdicts_from = max(0, watermark - VERDICT_STAMPS)
+        if len(self._verdicts) == VERDICTS_MAX:
+            self.verdicts_from = min(stamp for _, stamp in self._verdicts.values())
 
     def take_since(self) -> Since | None:
         """How base rows differ from what they were at the last call; None at the first: it was not tracked.
@@ -210,6 +215,7 @@ class State:
                         self._since.rows.setdefault(settled_key, self.rows.get(settled_key))
                 self._fold_run(run, indices)
                 self.watermark = stamp
+                self._forget_verdicts()
                 return
         self._last_stamps[session] = stamp
         if not indices:
@@ -245,6 +251,7 @@ class State:
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still
+        self._forget_verdicts()
         self._base.update(base)
         for key in touched - kept:
             del self._base[key]
@@ -339,8 +346,17 @@ class State:
 
     def _judge(self, event: StoredEvent, verdict: Verdict) -> None:
         self._verdicts[_address(event)] = (verdict, event.stamp)
-        if len(self._verdicts) > VERDICTS_REMEMBERED_MAX:
-            del self._verdicts[next(iter(self._verdicts))]
+
+    def _forget_verdicts(self) -> None:
+        """Of many settled verdicts forget the oldest half; never one that a manifest at the watermark holds."""
+        if len(self._verdicts) <= self._verdicts_max:
+            return
+        settled = sorted((s, a) for a, (_, s) in self._verdicts.items() if s <= self.watermark)
+        count = min(len(settled) // 2, len(settled) - VERDICTS_MAX)
+        for stamp, address in settled[: max(0, count)]:
+            self.verdicts_from = stamp
+            del self._verdicts[address]
+        self._verdicts_max = max(VERDICTS_REMEMBERED_MAX, 2 * len(self._verdicts))
 
     def _patched(self, state: bytes | None, payload: bytes, key: str) -> bytes | None:
         if payload == DELETED:

@@ -26,9 +26,11 @@ from weakref import WeakKeyDictionary
 
 from logstore import (
     ClockSkew,
+    Corrupt,
     InvalidArgument,
     Log,
     LogStoreError,
+    Missing,
     Position,
     Reader,
     Receipt,
@@ -38,7 +40,7 @@ from logstore import (
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
-from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, Manifest
+from logstore.manifest import Manifest
 from logstore.snapshots import FoldRecords
 from logstore.trail import SettledTrail
 from projections.past import Moment, PastView
@@ -127,7 +129,7 @@ class View(Table):
         self._point: Address | None = None  # where to cut
         self._cut: Cut | None = None
         self._cut_position: Position | None = None
-        self._verdicts_from = 0  # the stamp above which verdicts are known
+        self._cut_failure: Exception | None = None
         self.damage: list[LogStoreError] = []
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
@@ -154,7 +156,10 @@ class View(Table):
         snapshots, registration = self._log.snapshots, self._projection.registration()
         records = (await snapshots.listed(registration.key)).get(registration.key, FoldRecords())
         if not self._log.read_only:
-            await snapshots.register(registration, records)
+            try:
+                await snapshots.register(registration, records)
+            except (Corrupt, Missing) as error:
+                self.damage.append(error)
         async with aclosing(whole_snapshots(snapshots, records, self.damage)) as whole:
             async for manifest, rows in whole:
                 try:
@@ -164,10 +169,10 @@ class View(Table):
                     self.damage.append(error)
                 else:
                     self._state.load(rows, manifest.stamp, manifest.verdicts)
-                    self._verdicts_from = manifest.stamp - VERDICT_STAMPS
-                    if len(manifest.verdicts) == VERDICTS_MAX:
-                        self._verdicts_from = manifest.verdicts[0].stamp
+                    newer = (key for key in records.manifests if key.point > manifest.point)
+                    self._snapshotter.damaged.update(newer)
                     return
+        self._snapshotter.damaged.update(records.manifests)
         self._reader = self._log.follow()
         self._trail = await self._reader.begin()
 
@@ -233,12 +238,15 @@ class View(Table):
 
     def _cut_below(self, stamp: int) -> None:
         """All that is stamped below ``stamp`` has come: if the point to cut at lies there, keep the rows at it."""
-        if self._point is None or self._cut is not None:
+        if self._point is None or self._cut is not None or self._cut_failure is not None:
             return
         for entry in self._trail.points(stamp - 1):
             if entry.address == self._point:
                 self._change(partial(self._state.rise, entry.stamp))
-                self._cut = Cut.of(self._state, entry)
+                try:
+                    self._cut = Cut.of(self._state, entry)
+                except Exception as error:  # noqa: BLE001 - no memory, say: the snapshot's trouble, not the view's
+                    self._cut_failure = error
 
     def _leave_trail(self, watermark: int) -> None:
         """Between batches: note where reading goes on from the cut, and forget what is below the watermark."""
@@ -252,34 +260,41 @@ class View(Table):
         It is written at a point: a tick, posted unless one that serves is there already and lies ahead; two processes
         that write at one point write the same. Waits until all is settled there, as ``log.settled`` does.
 
-        Cost: a LIST per 1,000 keys under ``snapshots/``, a tick; a PUT per chunk written (about two rows for each one
-        changed since the last snapshot) and one for the manifest; the first time also a GET per chunk of the last
-        snapshot, and time and memory for a comparison. Raises InvalidArgument where the log is read-only; Corrupt,
-        Missing when the snapshot to build on is damaged: the next call builds on another; Unavailable.
+        Cost: a LIST per 1,000 keys under ``snapshots/``, a GET per registered projection, a tick; a PUT per chunk written
+        (about two rows for each one changed since the last snapshot) and one for the manifest; the first time also a
+        GET per chunk of the last snapshot, and time and memory for a comparison. Raises InvalidArgument where the log
+        is read-only; Corrupt, Missing when the snapshot to build on is damaged: the next call builds on another;
+        LimitExceeded for a row of more than 64 MiB; Unavailable.
         """
+        if self._log.read_only:
+            raise InvalidArgument("this log was opened read-only; open it without read_only=True")
         async with self._snapshotting:
             try:
                 return await self._snapshot()
             finally:
-                self._point = self._cut = self._cut_position = None
+                self._point = self._cut = self._cut_position = self._cut_failure = None
 
     async def _snapshot(self) -> Manifest:
         await self.refresh()
         self._reader.start_follower()  # before the point: who reads it lets this process's quiet sessions end
-        built_on = await self._log.snapshots.newest()
+        built_on = await self._log.snapshots.newest(but=self._snapshotter.damaged)
         async with self._taking:  # so that the view cannot pass the point before it knows of it
             entry = self._point_ahead() or await self._log.post_point(built_on)
             self._point = entry.address
         await self._log.reach(entry.stamp)
         await self._take_batch()
-        assert self._cut is not None, "the follower has taken in the point, and the view all up to the follower"
-        assert self._cut_position is not None
+        if self._cut_failure is not None:
+            raise self._cut_failure
+        if self._cut is None or self._cut_position is None:
+            raise Unavailable(f"the point's chapter was retired meanwhile point={entry.address}; take another snapshot")
         return await self._snapshotter.publish(self._cut, self._cut_position)
 
     def _point_ahead(self) -> Entry | None:
-        """A point that the watermark has not reached, with nothing visible above it."""
+        """A point that the watermark has not reached, with nothing visible above it, that builds on nothing damaged."""
         points = self._trail.points(STAMP_MAX)
-        return points[-1] if points and points[-1].stamp > self._state.last_stamp else None
+        if not points or points[-1].stamp <= self._state.last_stamp:
+            return None
+        return points[-1] if self._snapshotter.may_build_at(points[-1]) else None
 
     @property
     def _unticked_events(self) -> int:
@@ -371,10 +386,10 @@ class View(Table):
         Empty: all were applied. Cost: a tick where none lies above them. Raises TimeoutError after ``timeout`` seconds;
         Trimmed for what was settled ten minutes before the snapshot that this view began with, or longer.
         """
-        if receipt.stamp <= self._verdicts_from:
+        if receipt.stamp <= self._state.verdicts_from:
             raise Trimmed(
-                f"the view began at a later snapshot, which does not hold this verdict receipt={receipt};"
-                " ask within ten minutes, or a view that was open then"
+                f"this verdict is not remembered receipt={receipt};"
+                " the view began at a later snapshot, or judged many since: ask sooner"
             )
         async with asyncio.timeout(timeout):
             self._reader.start_follower()

@@ -158,7 +158,7 @@ async def p10(scene: Scene, rng: random.Random) -> None:
         View.open(log, projection(), follow=True) as rest,
     ):
         assert rest.damage == []
-        assert rest._verdicts_from > 0
+        assert rest._state.verdicts_from > 0
         newest = scene.roster()[-1].stamp
         await until(lambda: min(whole.watermark, rest.watermark) >= newest)
         assert whole.digest() == rest.digest()

@@ -240,6 +240,7 @@ def test_settled_runs_of_one_stamp_become_base_together() -> None:
 def test_the_oldest_verdicts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """P13: memory of why events changed nothing is bounded; the newest are kept."""
     monkeypatch.setattr("projections.state.VERDICTS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("projections.state.VERDICTS_MAX", 1)
     encoder, state = EventEncoder(), State(History())
     events = [encoder.encode(Event("A", "x", "changed", {"n": 1})) for _ in range(6)]
     _, segment = SegmentEncoder().encode(
