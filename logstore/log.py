@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -17,7 +17,7 @@ from typing import Final, Literal
 from logstore.catchup import catch_up
 from logstore.check import check
 from logstore.clock import Clock, StampClock, SystemClock
-from logstore.entry import Body, Closed, Entry, Open, Tick
+from logstore.entry import Address, Body, Closed, Entry, Open, Tick
 from logstore.errors import (
     AlreadyExists,
     Corrupt,
@@ -465,10 +465,18 @@ class Log:
         """Post a tick unless the newest entry's stamp is at or above ``above`` already."""
         return await self._roster.post(lambda tail: None if tail.stamp >= above else Tick(self._slots_read()))
 
-    async def post_point(self, built_on: tuple[ManifestKey, ...]) -> Entry:
-        """Post a tick that is a snapshot point: snapshots at it build on these manifests. Cost: as ``tick``, always."""
+    async def post_point(self, built_on: tuple[ManifestKey, ...], expect: Callable[[Address], None]) -> Entry:
+        """Post a tick that is a snapshot point: snapshots at it build on these manifests.
+
+        ``expect`` is told where it may come to lie, each time before it is sent. Cost: as ``tick``, always.
+        """
         self._require_writable()
-        entry = await self._roster.post(lambda _: Tick(self._slots_read(), built_on))
+
+        def decide(tail: Entry) -> Tick:
+            expect(tail.successor)
+            return Tick(self._slots_read(), built_on)
+
+        entry = await self._roster.post(decide)
         assert entry is not None, "it is posted whatever the tail"
         return entry
 

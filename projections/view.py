@@ -126,10 +126,9 @@ class View(Table):
         self._taking = asyncio.Lock()
         self._snapshotting = asyncio.Lock()
         self._snapshotter = Snapshotter(log.snapshots, projection.registration().key)
-        self._point: Address | None = None  # where to cut
-        self._cut: Cut | None = None
-        self._cut_position: Position | None = None
-        self._cut_failure: Exception | None = None
+        self._points: set[Address] = set()  # where to cut
+        self._cuts: dict[Address, Cut | Exception] = {}
+        self._cut_positions: dict[Address, Position] = {}
         self.damage: list[LogStoreError] = []
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
         self._failure: LogStoreError | None = None
@@ -237,21 +236,20 @@ class View(Table):
                     await self._log.tick(self._state.last_stamp)
 
     def _cut_below(self, stamp: int) -> None:
-        """All that is stamped below ``stamp`` has come: if the point to cut at lies there, keep the rows at it."""
-        if self._point is None or self._cut is not None or self._cut_failure is not None:
-            return
-        for entry in self._trail.points(stamp - 1):
-            if entry.address == self._point:
+        """All that is stamped below ``stamp`` has come: keep the rows at each point to cut at that lies there."""
+        for entry in self._trail.points(stamp - 1) if self._points else ():
+            if entry.address in self._points and entry.address not in self._cuts:
                 self._change(partial(self._state.rise, entry.stamp))
                 try:
-                    self._cut = Cut.of(self._state, entry)
+                    self._cuts[entry.address] = Cut.of(self._state, entry)
                 except Exception as error:  # noqa: BLE001 - no memory, say: the snapshot's trouble, not the view's
-                    self._cut_failure = error
+                    self._cuts[entry.address] = error
 
     def _leave_trail(self, watermark: int) -> None:
-        """Between batches: note where reading goes on from the cut, and forget what is below the watermark."""
-        if self._cut is not None and self._cut_position is None:
-            self._cut_position = self._trail.cut(self._cut.entry.stamp)
+        """Between batches: note where reading goes on from each cut, and forget what is below the watermark."""
+        for address, cut in self._cuts.items():
+            if isinstance(cut, Cut) and address not in self._cut_positions:
+                self._cut_positions[address] = self._trail.cut(cut.entry.stamp)
         self._trail.cut(watermark)
 
     async def snapshot(self) -> Manifest:
@@ -260,11 +258,11 @@ class View(Table):
         It is written at a point: a tick, posted unless one that serves is there already and lies ahead; two processes
         that write at one point write the same. Waits until all is settled there, as ``log.settled`` does.
 
-        Cost: a LIST per 1,000 keys under ``snapshots/``, a GET per registered projection, a tick; a PUT per chunk written
-        (about two rows for each one changed since the last snapshot) and one for the manifest; the first time also a
-        GET per chunk of the last snapshot, and time and memory for a comparison. Raises InvalidArgument where the log
-        is read-only; Corrupt, Missing when the snapshot to build on is damaged: the next call builds on another;
-        LimitExceeded for a row of more than 64 MiB; Unavailable.
+        Cost: a LIST per 1,000 keys under ``snapshots/``, a GET per registered projection, a tick; a PUT per chunk
+        written (about two rows for each one changed since the last snapshot) and one for the manifest; the first time
+        also a GET per chunk of the last snapshot, and time and memory for a comparison. Raises InvalidArgument where
+        the log is read-only; Corrupt, Missing when the snapshot to build on is damaged: the next call builds on
+        another; LimitExceeded for a row of more than 64 MiB; Unavailable.
         """
         if self._log.read_only:
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
@@ -272,22 +270,26 @@ class View(Table):
             try:
                 return await self._snapshot()
             finally:
-                self._point = self._cut = self._cut_position = self._cut_failure = None
+                self._points.clear()
+                self._cuts.clear()
+                self._cut_positions.clear()
 
     async def _snapshot(self) -> Manifest:
         await self.refresh()
         self._reader.start_follower()  # before the point: who reads it lets this process's quiet sessions end
         built_on = await self._log.snapshots.newest(but=self._snapshotter.damaged)
-        async with self._taking:  # so that the view cannot pass the point before it knows of it
-            entry = self._point_ahead() or await self._log.post_point(built_on)
-            self._point = entry.address
+        if (entry := self._point_ahead()) is not None:
+            self._points.add(entry.address)
+        else:
+            entry = await self._log.post_point(built_on, self._points.add)
         await self._log.reach(entry.stamp)
         await self._take_batch()
-        if self._cut_failure is not None:
-            raise self._cut_failure
-        if self._cut is None or self._cut_position is None:
+        cut, position = self._cuts.get(entry.address), self._cut_positions.get(entry.address)
+        if isinstance(cut, Exception):
+            raise cut
+        if cut is None or position is None:
             raise Unavailable(f"the point's chapter was retired meanwhile point={entry.address}; take another snapshot")
-        return await self._snapshotter.publish(self._cut, self._cut_position)
+        return await self._snapshotter.publish(cut, position)
 
     def _point_ahead(self) -> Entry | None:
         """A point that the watermark has not reached, with nothing visible above it, that builds on nothing damaged."""

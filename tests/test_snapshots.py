@@ -13,7 +13,7 @@ from logstore import Event, StoredEvent, Trimmed
 from logstore.errors import Corrupt, InvalidArgument, Missing, Unavailable
 from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, parse_key
 from projections import Projection, Rejected, View
-from tests.scene import Scene, directed, quick, refuse, until
+from tests.scene import Gate, Scene, directed, quick, refuse, until
 
 
 class Things(Projection):
@@ -78,6 +78,22 @@ async def test_a_snapshot_does_not_wait_for_the_idle_time(scene: Scene) -> None:
         began_s = scene.loop.time()
         await view.snapshot()
         assert scene.loop.time() - began_s < 5
+
+
+@directed
+async def test_a_view_moves_on_while_its_point_is_posted(scene: Scene) -> None:
+    """Regression (seed 93): P9, its own writes are seen at once, though the roster does not answer."""
+    web, gate = scene.machine("web"), Gate()
+    async with web.open() as log, log.writer("web") as writer, View.open(log, Things(), follow=True) as view:
+        await writer.append(thing(1))
+        web.script.on("create", "roster/", gate.before)
+        snapshot = asyncio.create_task(view.snapshot())
+        await gate.met()
+        began_s = scene.loop.time()
+        await view.wait_for(await writer.append(thing(2)), timeout=1)
+        assert scene.loop.time() - began_s < 0.5
+        gate.open()
+        assert (await snapshot).rows == 1  # what was acknowledged before
 
 
 @directed

@@ -157,7 +157,7 @@ BUGS: dict[str, Bug] = {
     "a view does not wait": Bug(("P9",), 0, View, "wait_for", "while not self._reader.holds(receipt):", "while False:"),
     "an entered view is behind": Bug(("P9",), 0, View, "__aenter__", "self.refresh()", "self._take_batch()"),
     "a position shows what was read above the point": Bug(
-        ("P7", "P8", "P10"), 1, View, "_leave_trail", "self._trail.cut(self._cut.entry.stamp)", "self._reader.position"
+        ("P7", "P8", "P10"), 1, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
         ("P7", "P10"), 93, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"

@@ -118,12 +118,16 @@ class Glass:
     def _has_begun(self, append: Append) -> bool:
         """Whether it follows its own process in a session whose beginning it has read, and is not waiting for others.
 
-        The roster up to a new session may still have to be read, and what is being taken in to arrive.
+        The roster up to a new session may still have to be read, by the follower too, which may be behind a view that
+        began at a snapshot; and what is being taken in has to arrive.
         """
         receipt, position = append.receipt, self.view.position
         if receipt is None or position is None or position.last is None or self.view._taking.locked():
             return False
-        has_read = position.last >= (receipt.chapter, receipt.session)
+        follower = self.view._log.follower
+        if follower is None or follower.frontier.last is None:
+            return False
+        has_read = min(position.last, follower.frontier.last.address) >= (receipt.chapter, receipt.session)
         acknowledged_here = append.process == self._process and append.outcome is Outcome.STORED
         return has_read and self.follows and acknowledged_here  # not what another had to be asked about
 
