@@ -278,7 +278,9 @@ class Follower:
             moved |= self._take_segments(session, arrived)
             if not arrived and slot < named and session.tip.slot == slot and session.address in frontier.sessions:
                 await self._require_present(session, slot)
-        moved |= self._take_entries(found)
+        if self._take_entries(found):
+            moved = True
+            self._take_remembered(tuple(frontier.sessions))  # what this process has stored in a session just read of
         if moved:
             self._tell_changed()
         return moved
