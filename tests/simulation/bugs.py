@@ -30,7 +30,6 @@ from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
-from projections import snapshots
 from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
@@ -162,7 +161,6 @@ BUGS: dict[str, Bug] = {
     "a cut that came to nothing is forgotten": Bug(
         ("P7", "P10"), 20_352, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
-    "dead rows are loaded": Bug(("P7", "P8", "P10"), 9, snapshots, "load_rows", "if listed.dead is None:", "if True:"),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 0, State, "rise", "if self._since is not None:", "if False:"
     ),
