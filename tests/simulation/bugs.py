@@ -75,7 +75,7 @@ BUGS: dict[str, Bug] = {
     ),
     "acknowledge out of order": Bug(
         ("P1", "P6"),
-        72,
+        62,
         Writer,
         "_acknowledge_stored",
         "session = self._session",
