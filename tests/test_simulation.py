@@ -23,7 +23,7 @@ SEEDS_PER_BUG_MAX = 30  # the first catches it, until production code changes wh
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_every_promise_is_kept(batch: int) -> None:
-    """Whatever befalls the processes of a world, P1 to P9, P13 and P14 hold in it."""
+    """Whatever befalls the processes of a world, P1 to P10, P13 and P14 hold in it."""
     for seed in range(batch * SEEDS_PER_BATCH, (batch + 1) * SEEDS_PER_BATCH):
         problems = run_with(seed).problems
         assert problems == [], f"replay: python -m tests.simulation --first {seed} --trace"
