@@ -24,6 +24,7 @@ from projections.index import Index
 from projections.past import PastView, diff
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan
+from projections.snapshots import drop
 from projections.state import Verdict
 from projections.table import Change
 from projections.view import View, ViewStatistics
@@ -40,6 +41,7 @@ __all__ = [
     "ViewStatistics",
     "Change",
     "diff",
+    "drop",
     "Verdict",
     # What queries return
     "Page",

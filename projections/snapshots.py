@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
 
+from logstore import InvalidArgument, Log
 from logstore.chunk import Chunk, encode_chunk
 from logstore.clock import STAMP_MAX
 from logstore.digest import MODULUS, row_digest
@@ -26,13 +27,36 @@ from logstore.keys import ChunkKey, Fold, ManifestKey, chunk_key, manifest_key
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
 from logstore.snapshots import FoldRecords, Snapshots
 from projections.layout import Layout
+from projections.projection import Projection
 from projections.state import Since, State
 
-__all__ = ["Cut", "Snapshotter", "whole_snapshots"]
+__all__ = ["Cut", "Snapshotter", "drop", "whole_snapshots"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
 Rows = dict[str, bytes]
+
+
+async def drop(log: Log, projection: Projection) -> bool:
+    """Record that a projection is not in use any more: retention stops heeding it. False: it was not registered.
+
+    Its snapshots stay until collection; opening it again registers it again. Cost: a LIST, a GET, a PUT. Raises
+    InvalidArgument where the log is read-only, Corrupt, Missing, Unavailable.
+
+    >>> async def replace_version(log, old, new):
+    ...     async with View.open(log, new):  # folds from the beginning, beside the old one
+    ...         return await drop(log, old)
+    """
+    projection.check()
+    if log.read_only:
+        raise InvalidArgument("this log was opened read-only; open it without read_only=True")
+    registration = projection.registration()
+    records = (await log.snapshots.listed(registration.key)).get(registration.key, FoldRecords())
+    current = await log.snapshots.registration(registration.key, records)
+    if current is None or not current.registered:
+        return False
+    await log.snapshots.register(replace(registration, registered=False), records)
+    return True
 
 
 async def whole_snapshots(

@@ -12,7 +12,7 @@ import pytest
 from logstore import Event, StoredEvent, Trimmed
 from logstore.errors import Corrupt, InvalidArgument, Missing, Unavailable
 from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, parse_key
-from projections import Projection, Rejected, View
+from projections import Projection, Rejected, View, drop
 from tests.scene import Gate, Scene, directed, quick, refuse, until
 
 
@@ -346,6 +346,35 @@ async def test_registered_once_and_by_writers_only(scene: Scene) -> None:
     for name in ("web", "web-2"):
         async with scene.machine(name).open() as log, View.open(log, Things()), View.open(log, Diary()):
             assert len(named(scene, RegistrationKey)) == 2
+
+
+class ThingsTwo(Things):
+    version = 2
+
+
+@directed
+async def test_a_version_is_built_beside_the_old_one_which_is_then_dropped(scene: Scene) -> None:
+    """Both have snapshots of their own; dropped, the old one is built on no more, until somebody opens it again."""
+    async with (
+        scene.machine("web").open(quick()) as log,
+        log.writer("web") as writer,
+        View.open(log, Things()) as old,
+    ):
+        await writer.append(thing(1))
+        first = await old.snapshot()
+        async with View.open(log, ThingsTwo()) as new:
+            second = await new.snapshot()
+            assert new.digest() == old.digest()
+            assert {first.key, second.key} == set(await log.snapshots.newest())
+            assert await drop(log, Things())
+            assert not await drop(log, Things())
+            assert await log.snapshots.newest() == (second.key,)
+        async with View.open(log, Things()):
+            assert {first.key, second.key} == set(await log.snapshots.newest())
+    assert len(named(scene, RegistrationKey)) == 4
+    async with scene.machine("reader").open(read_only=True) as log:
+        with pytest.raises(InvalidArgument, match="read-only"):
+            await drop(log, Things())
 
 
 @directed

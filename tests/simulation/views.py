@@ -18,7 +18,7 @@ from logstore.event import Data
 from projections import Index, Projection, Rejected, View
 from tests.simulation.history import Append, Glimpse, History, Outcome, Verdicts
 
-__all__ = ["THINGS", "Chain", "Glass", "follow_chain", "thing_of"]
+__all__ = ["THINGS", "Chain", "Glass", "follow_chain", "rows_of", "thing_of"]
 
 THINGS: Final = tuple(f"k{i}" for i in range(5))
 NO_LINK: Final = 0  # where there is no row
@@ -99,7 +99,7 @@ class Glass:
             position=view.position,
             watermark=view.watermark,
             settled=tuple(_link(view.get(thing, settled=True)) for thing in THINGS),
-            visible=tuple(_link(view.get(thing)) for thing in THINGS),
+            visible=rows_of(view),
             found=tuple(view.find(order_by=["-link"]).keys),
             digest=view.digest(),
             acknowledged=acknowledged,
@@ -165,6 +165,11 @@ class Glass:
 
     def _rows(self) -> dict[str, int]:
         return {thing: _link(self.view.get(thing)) for thing in THINGS}
+
+
+def rows_of(view: View) -> tuple[int, ...]:
+    """The links that a view shows, thing by thing."""
+    return tuple(_link(view.get(thing)) for thing in THINGS)
 
 
 def _stop(receipt: Receipt) -> int:

@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 import logstore
 from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
-from logstore.keys import ManifestKey, parse_key
+from logstore.clock import STAMP_MAX
+from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, parse_key
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from projections import View
@@ -26,9 +27,10 @@ from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage
 from tests.simulation.checkers import check
 from tests.simulation.damage import judge, pick, read_through
 from tests.simulation.evidence import Evidence
+from tests.simulation.glimpses import TrueFold
 from tests.simulation.history import History, Order
 from tests.simulation.truth import Truth
-from tests.simulation.views import Chain, Glass
+from tests.simulation.views import Chain, Glass, rows_of
 
 __all__ = ["CHANCE", "LATE_MS", "Circumstances", "Outcome", "World", "run"]
 
@@ -339,6 +341,8 @@ class World:
             events, error = await process.start(self._read_damaged(process, skip=skip))
             self.history.note(process.name, f"reads {len(events)} events {error}")
             self.history.problems += judge(key, lost, truth, events, error, skip=skip)
+            if isinstance(parse_key(key), ManifestKey | ChunkKey | RegistrationKey):
+                await process.start(self._view_damaged(process, key, truth))
             self.store.restore(key, contents[key])
 
     async def _read_damaged(self, process: Process, *, skip: bool) -> tuple[list[tuple[Order, str]], str]:
@@ -352,6 +356,16 @@ class World:
                 return await read_through(log, skip=skip)
         except (Corrupt, Missing) as error:
             return [], str(error)
+
+    async def _view_damaged(self, process: Process, key: str, truth: Truth) -> None:
+        """A snapshot is damaged: the log is not, and a view shows all of it."""
+        face, rng = self.store.face(process), self._dice(process.name)
+        async with (
+            logstore.open(face, clock=process.clock, rng=rng, settings=self.stage.log_settings, read_only=True) as log,
+            View.open(log, Chain()) as view,
+        ):
+            if rows_of(view) != TrueFold(truth).settled(STAMP_MAX - 1):
+                self.history.problem(f"P12 with {key} damaged a view shows {rows_of(view)}, and notes {view.damage}")
 
     def trace(self) -> list[str]:
         """Everything that was observed and asked, in order of time."""
