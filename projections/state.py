@@ -32,6 +32,7 @@ __all__ = ["Since", "State", "Verdict"]
 
 DELETED: Final = b"\xc0"  # no data: the row goes
 VERDICTS_REMEMBERED_MAX: Final = 100_000
+SINCE_ROWS_MIN: Final = 100_000  # so many changes since a snapshot are remembered however few rows there are
 NOT_KEPT: Final = "the reason is not kept in snapshots"
 
 Address = tuple[int, int, int]
@@ -159,9 +160,9 @@ class State:
             self.verdicts_from = min(stamp for _, stamp in self._verdicts.values())
 
     def take_since(self) -> Since | None:
-        """How base rows differ from what they were at the last call; None at the first: it was not tracked.
+        """How base rows differ from what they were at the last call; None at the first, or when most of them do.
 
-        From now on it is. Cost: O(keys changed).
+        From now on it is tracked. Cost: O(keys changed).
         """
         since, self._since = self._since, Since(self.watermark, {})
         if since is None:
@@ -211,8 +212,8 @@ class State:
                 self.rise(stamp - 1)
             if run.complete and not self._pending:
                 if self._since is not None:
-                    for settled_key in {run.columns.keys[index] for index in indices}:
-                        self._since.rows.setdefault(settled_key, self.rows.get(settled_key))
+                    keys = run.columns.keys
+                    self._keep_since({keys[index] for index in indices}, self.rows)
                 self._fold_run(run, indices)
                 self.watermark = stamp
                 self._forget_verdicts()
@@ -245,9 +246,7 @@ class State:
         touched = set().union(*(pending.keys() for pending in settled))
         kept = {key for pending in still for key in pending.keys() & touched} if touched else touched
         base = {key: self._folded(key, self._base[key], settled) for key in kept}
-        if self._since is not None:
-            for key in touched:
-                self._since.rows.setdefault(key, self._base[key])
+        self._keep_since(touched, self._base)
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still
@@ -255,6 +254,15 @@ class State:
         self._base.update(base)
         for key in touched - kept:
             del self._base[key]
+
+    def _keep_since(self, keys: Iterable[str], before: Mapping[str, bytes | None]) -> None:
+        """The base rows of these keys are about to change. When most have, comparing anew costs no more: forget all."""
+        if self._since is None:
+            return
+        for key in keys:
+            self._since.rows.setdefault(key, before.get(key))
+        if len(self._since.rows) > SINCE_ROWS_MIN + len(self.rows) // 2:
+            self._since = None
 
     def _indices(self, run: Run) -> range | list[int]:
         columns = run.columns

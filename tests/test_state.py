@@ -248,3 +248,29 @@ def test_the_oldest_verdicts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     )
     state.take(Run(segment, 0, settled=True))
     assert [state.verdict((0, 1, seq)) is not None for seq in range(6)] == [False] * 3 + [True] * 3
+
+
+def test_what_changed_since_a_cut_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P13: when most rows have changed nothing is remembered of them, until the next cut; then it begins anew."""
+    monkeypatch.setattr("projections.state.SINCE_ROWS_MIN", 2)
+    encode, state = EventEncoder().encode, State(Puts())
+    assert state.take_since() is None
+
+    def change(slot: int, *keys: str) -> None:
+        events = [encode(Event("A", key, "changed", {"slot": slot})) for key in keys]
+        _, segment = SegmentEncoder().encode(
+            SegmentKey("w", 0, 1, slot), events, first_sequence=0, stamp=slot, acknowledged=0, previous=b""
+        )
+        state.take(Run(segment, 0, settled=True))
+
+    change(1, "a")
+    since = state.take_since()
+    assert since is not None
+    assert since.rows == {"a": None}
+    change(2, *"abcdefgh")
+    assert state.take_since() is None
+    change(3, "b")
+    since = state.take_since()
+    assert since is not None
+    assert since.stamp == 2
+    assert list(since.rows) == ["b"]

@@ -162,7 +162,7 @@ BUGS: dict[str, Bug] = {
         ("P7", "P10"), 20_352, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
-        ("P7", "P8", "P10"), 0, State, "rise", "if self._since is not None:", "if False:"
+        ("P7", "P8", "P10"), 0, State, "rise", "self._keep_since(touched, self._base)", "pass"
     ),
     "a manifest is not built on the one that the point names": Bug(
         ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
