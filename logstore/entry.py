@@ -245,6 +245,7 @@ def _decode_point(fields: Fields) -> tuple[ManifestKey, ...]:
     for projection, version, fingerprint, chapter, number in rows:
         if (
             not is_name(projection)
+            or not version
             or len(fingerprint) != FINGERPRINT_BYTES
             or max(version, chapter, number) > NUMBER_MAX
         ):

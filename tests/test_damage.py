@@ -715,13 +715,14 @@ def test_an_exclusive_claim_of_another_shape_is_refused(field: str, wrongs: list
         ),
         *([["", 1, F, 1, 2]], [["/" * 86, 1, F, 1, 2]], [["a" * 201, 1, F, 1, 2]], [[F, 1, F, 1, 2]]),
         *([["d", 1, {"hex": ""}, 1, 2]], [["d", 1, {"hex": "00" * 9}, 1, 2]], [["d", 1, "x" * 8, 1, 2]]),
-        *([["d", 10**10, F, 1, 2]], [["d", 1, F, 10**10, 2]], [["d", 1, F, 1, 10**10]]),
+        *([["d", 10**10, F, 1, 2]], [["d", 1, F, 10**10, 2]], [["d", 1, F, 1, 10**10]], [["d", 0, F, 1, 2]]),
         *([["d", 1, F, 1, 2]] * 2, [["e", 1, F, 1, 2], ["d", 1, F, 1, 2]], [["d", 2, F, 1, 2], ["d", 1, F, 1, 2]]),
+        [["d", 1, F, 1, 2], ["d", 1, F, 1, 3]],
     ],
     ids=str,
 )
 def test_a_point_of_another_shape_is_refused(point: Any) -> None:
-    """A point names manifests, sorted and each once, or is nil."""
+    """A point names manifests, sorted and one for each fold, or is nil."""
     small, values = sample("entry-tick-point"), golden("entry-tick-point")[3]
     small.refuses(write_small(ENTRY, {**values, "point": point}), "field")
 
