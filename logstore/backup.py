@@ -16,37 +16,30 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
 from contextlib import aclosing
 from typing import Final
 
-from logstore.chunk import decode_chunk
+from logstore.aside import decode_aside
 from logstore.clock import Clock, SystemClock
-from logstore.entry import decode_entry
 from logstore.errors import AlreadyExists, InvalidArgument, Missing, NotFound
 from logstore.filestore import RetryingStore, open_filestore, require_safe
 from logstore.filestore.base import FileStore, Listed
-from logstore.finding import Progress, require_some_bytes
+from logstore.finding import Progress
 from logstore.identity import ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import (
     CHUNKS,
     SNAPSHOTS,
     STORE,
-    ChunkKey,
     EntryKey,
     ManifestKey,
     RegistrationKey,
-    RetiredKey,
     SegmentKey,
     entry_key,
     parse_key,
     retired_key,
 )
-from logstore.manifest import decode_manifest
-from logstore.registration import decode_registration
-from logstore.retired import decode_retired
-from logstore.segment import decode_segment
+from logstore.named import decode_named
 
 __all__ = ["copy_store"]
 
 AT_ONCE: Final = 16
-DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
 
 
 async def copy_store(
@@ -95,18 +88,10 @@ async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms
     entries = {listed.key for listed in roster}
     await _require_same_roster(source, target, entries)
     manifests = [listed async for listed in source.list(SNAPSHOTS)]
-    sessions = _sessions_of(entries, source.list("log/"))
-    roster_first = (
-        source.list("retired/"),
-        _each(roster),
-        sessions,
-    )  # they keep others from making a `store`
-    slots_first = (sessions, _each(roster), source.list("retired/"))  # nothing is named too early
-    for listing in (
-        *(roster_first if own is None else slots_first),
-        source.list(CHUNKS),
-        _points_of(entries, manifests),
-    ):
+    of_log = [_sessions_of(entries, source.list("log/")), _each(roster), source.list("retired/")]
+    if own is None:  # nobody can read it yet: what keeps others from making a `store` comes first
+        of_log.reverse()
+    for listing in (*of_log, source.list(CHUNKS), _points_of(entries, manifests)):
         async with aclosing(_absent(listing, target)) as absent:
             await _copy_each(absent, source, target, progress)
     if own is not None:
@@ -144,26 +129,15 @@ async def _fetch(store: FileStore, key: str) -> bytes:
 
 async def _require_same_roster(source: FileStore, target: FileStore, entries: Collection[str]) -> None:
     """Whoever writes to a store begins with its roster; if the last entries are equal, all are: each holds a digest."""
-    last = ""
+    last, retired = "", {listed.key async for listed in source.list("retired/")}
     async for listed in target.list("roster/"):
-        if listed.key not in entries and await _is_unretired(source, listed.key):
+        key, last = parse_key(listed.key), listed.key
+        if last not in entries and isinstance(key, EntryKey) and retired_key(key.chapter) not in retired:
             raise InvalidArgument(
-                f"the target was written to: the source has no such entry key={listed.key}; copy into an empty place"
+                f"the target was written to: the source has no such entry key={last}; copy into an empty place"
             )
-        last = listed.key
     if last in entries and await _fetch(source, last) != await _fetch(target, last):
         raise InvalidArgument(f"the target was written to: entries differ key={last}; copy into an empty place")
-
-
-async def _is_unretired(source: FileStore, name: str) -> bool:
-    key = parse_key(name)
-    if not isinstance(key, EntryKey):
-        return False
-    try:
-        await source.get(retired_key(key.chapter), 0, 1)
-    except NotFound:
-        return True
-    return False
 
 
 async def _each(listing: Iterable[Listed]) -> AsyncIterator[Listed]:
@@ -243,25 +217,5 @@ async def _create_next(ahead: deque[tuple[str, asyncio.Task[bytes]]], target: Fi
 async def _read_whole(source: FileStore, name: str) -> bytes:
     """An object of the source that decodes. Raises Corrupt, Missing."""
     data = await _fetch(source, name)
-    if len(data) <= DECODE_INLINE_BYTES_MAX:
-        _decode(name, data)
-    else:
-        await asyncio.to_thread(_decode, name, data)
+    await decode_aside(len(data), decode_named, name, data)
     return data
-
-
-def _decode(name: str, data: bytes) -> None:
-    require_some_bytes(name, data)
-    match parse_key(name):
-        case EntryKey(chapter, number):
-            decode_entry(chapter, number, data)
-        case SegmentKey() as key:
-            decode_segment(key, data)
-        case RetiredKey(chapter):
-            decode_retired(chapter, data)
-        case ManifestKey() as key:
-            decode_manifest(key, data)
-        case RegistrationKey() as key:
-            decode_registration(key, data)
-        case ChunkKey() as key:
-            decode_chunk(key, data)

@@ -23,10 +23,10 @@ from typing import Final, TypeVar
 
 import msgpack
 
-from logstore.entry import Address, Closed, Entry, Open, Tick, decode_entry, require_follows
+from logstore.entry import Address, Closed, Entry, Open, Tick, require_follows
 from logstore.errors import Corrupt, NotFound
 from logstore.filestore.base import FileStore, Listed
-from logstore.finding import RESTORE, Finding, Progress, damage, note, require_some_bytes
+from logstore.finding import RESTORE, Finding, Progress, damage, note
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     STORE,
@@ -40,8 +40,9 @@ from logstore.keys import (
     segment_key,
     session_prefix,
 )
-from logstore.retired import Retired, decode_retired
-from logstore.segment import Segment, decode_segment
+from logstore.named import decode_named
+from logstore.retired import Retired
+from logstore.segment import Segment
 from logstore.session import SessionId, Tip
 from logstore.snapshotcheck import check_snapshots
 from logstore.walk import Walked, fetch, walk
@@ -448,25 +449,21 @@ async def _of_kind(listing: AsyncIterator[Listed], kind: type) -> AsyncIterator[
 
 
 def _decode_retired(name: str, data: bytes) -> Retired:
-    key = parse_key(name)
-    assert isinstance(key, RetiredKey)
-    require_some_bytes(name, data)
-    return decode_retired(key.chapter, data)
+    retired = decode_named(name, data)
+    assert isinstance(retired, Retired)
+    return retired
 
 
 def _decode_entry(name: str, data: bytes) -> Entry:
-    key = parse_key(name)
-    assert isinstance(key, EntryKey)
-    require_some_bytes(name, data)
-    return decode_entry(key.chapter, key.number, data)
+    entry = decode_named(name, data)
+    assert isinstance(entry, Entry)
+    return entry
 
 
 def _decode_segment(name: str, data: bytes) -> Segment:
     """Decode a segment, and each of its events' data: nobody else looks at all of them."""
-    key = parse_key(name)
-    assert isinstance(key, SegmentKey)
-    require_some_bytes(name, data)
-    segment = decode_segment(key, data)
+    segment = decode_named(name, data)
+    assert isinstance(segment, Segment)
     if segment.columns is not None:
         for index, payload in enumerate(segment.columns.payloads):
             _require_data(name, segment.first_sequence + index, payload, (dict, type(None)))

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from logstore.errors import Corrupt
-
-__all__ = ["RESTORE", "Finding", "Progress", "damage", "note", "require_some_bytes"]
+__all__ = ["RESTORE", "Finding", "Progress", "damage", "note"]
 
 RESTORE: Final = "restore it from a copy, or `logstore copy --accept-loss` into a new store"
 
@@ -65,9 +63,3 @@ def _only_what(message: str, key: str) -> str:
     """The first part of an error's message: the key and the next step have fields of their own."""
     what = message.split("; ", maxsplit=1)[0] if f"key={key}" in message else message
     return what.replace(f" key={key}", "")
-
-
-def require_some_bytes(name: str, data: bytes) -> None:
-    """Raise Corrupt for what a file system leaves of a file whose bytes it lost."""
-    if data and not any(data):
-        raise Corrupt(f"object holds nothing but zeros key={name} bytes={len(data)}")

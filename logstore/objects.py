@@ -13,10 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from typing import Final
 
+from logstore.aside import decode_aside
 from logstore.clock import Clock, StampClock
 from logstore.entry import Entry, decode_entry
 from logstore.errors import AlreadyExists, NotFound
@@ -28,7 +28,6 @@ from logstore.segment import Segment, decode_segment
 __all__ = ["Objects"]
 
 ENTRY_WEIGHT: Final = 2_000  # about the memory that a decoded entry takes
-DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
 
 
 class Objects:
@@ -87,10 +86,7 @@ class Objects:
         blob = await self.get(_name(key))
         if blob is None:
             return None
-        if blob.size <= DECODE_INLINE_BYTES_MAX:
-            segment = decode_segment(key, blob.data)
-        else:
-            segment = await asyncio.to_thread(decode_segment, key, blob.data)
+        segment = await decode_aside(blob.size, decode_segment, key, blob.data)
         self._stamps.merge(segment.stamp)
         if remember:
             self.remember_segment(segment)

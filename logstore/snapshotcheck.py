@@ -15,16 +15,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from logstore.chunk import Chunk, decode_chunk
+from logstore.chunk import Chunk
 from logstore.digest import MODULUS, row_digest
-from logstore.entry import Entry, Tick, decode_entry
+from logstore.entry import Entry, Tick
 from logstore.filestore.base import FileStore, Listed
-from logstore.finding import Finding, Progress, damage, note, require_some_bytes
+from logstore.finding import Finding, Progress, damage, note
 from logstore.keys import (
     CHUNKS,
     SNAPSHOTS,
     ChunkKey,
-    EntryKey,
     ManifestKey,
     RegistrationKey,
     chunk_key,
@@ -33,8 +32,8 @@ from logstore.keys import (
     parse_key,
     registration_key,
 )
-from logstore.manifest import Manifest, ManifestChunk, alive_mask, decode_manifest
-from logstore.registration import Registration, decode_registration
+from logstore.manifest import Manifest, ManifestChunk, alive_mask
+from logstore.named import Named, decode_named
 from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check_snapshots"]
@@ -75,7 +74,7 @@ class _Snapshots:
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
         """Manifests and registrations, their points, then chunks."""
-        async with aclosing(walk(self._store, self._records(), _decode_record)) as records:
+        async with aclosing(walk(self._store, self._records(), decode_named)) as records:
             async for record in records:
                 self._count(record)
                 for finding in self._take_record(record):
@@ -83,13 +82,13 @@ class _Snapshots:
         for summed in self._manifests:
             for finding in await self._check_point(summed.manifest):
                 yield finding
-        async with aclosing(walk(self._store, self._chunks(), _decode_chunk)) as chunks:
+        async with aclosing(walk(self._store, self._chunks(), decode_named)) as chunks:
             async for walked in chunks:
                 self._count(walked)
                 for finding in self._take_chunk(walked):
                     yield finding
         for key in list(self._listing):
-            walked = await fetch(self._store, chunk_key(key), _decode_chunk)
+            walked = await fetch(self._store, chunk_key(key), decode_named)
             for finding in self._take_chunk(walked):
                 yield finding
         for summed in self._manifests:
@@ -99,11 +98,11 @@ class _Snapshots:
             what = f"{self._unlisted} chunks are listed by no snapshot"
             yield note(CHUNKS, what, "nothing to do: a snapshot is being written, or `logstore gc` removes them")
 
-    def _count(self, walked: Walked[Registration | Manifest] | Walked[Chunk]) -> None:
+    def _count(self, walked: Walked[Named]) -> None:
         self._progress.objects += 1
         self._progress.bytes += walked.size
 
-    def _take_record(self, record: Walked[Registration | Manifest]) -> Iterator[Finding]:
+    def _take_record(self, record: Walked[Named]) -> Iterator[Finding]:
         key = parse_key(record.key)
         if isinstance(key, RegistrationKey):
             expected, self._registrations[key.fold] = self._registrations[key.fold], key.number + 1
@@ -122,11 +121,11 @@ class _Snapshots:
         if self._is_retired(manifest.key.chapter):
             return []
         name, key = entry_key(*manifest.point), manifest_key(manifest.key)
-        walked = await fetch(self._store, name, _decode_entry)
-        if walked.value is None:
+        entry = (await fetch(self._store, name, decode_named)).value
+        if not isinstance(entry, Entry):
             return [damage(key, f"its point cannot be read: {name}", _NEXT)]
-        is_point = isinstance(walked.value.body, Tick) and walked.value.body.point is not None
-        if not is_point or (walked.value.digest, walked.value.stamp) != (manifest.entry_digest, manifest.stamp):
+        is_point = isinstance(entry.body, Tick) and entry.body.point is not None
+        if not is_point or (entry.digest, entry.stamp) != (manifest.entry_digest, manifest.stamp):
             return [damage(key, f"it is not of the point that it names: {name}", _NEXT)]
         return []
 
@@ -146,11 +145,12 @@ class _Snapshots:
                 else:
                     self._unlisted += 1
 
-    def _take_chunk(self, walked: Walked[Chunk]) -> Iterator[Finding]:
+    def _take_chunk(self, walked: Walked[Named]) -> Iterator[Finding]:
         key = parse_key(walked.key)
         assert isinstance(key, ChunkKey)
         listing = self._listing.pop(key, [])
         chunk = walked.value
+        assert chunk is None or isinstance(chunk, Chunk)
         if chunk is None:
             what = str(walked.damage) if walked.damage else "it is gone, and a snapshot lists it"
             yield damage(walked.key, what, _NEXT)
@@ -167,27 +167,3 @@ class _Snapshots:
             else:
                 alive = alive_mask(listed.dead, listed.rows)
                 summed.digest += sum(digest for digest, counts in zip(digests, alive, strict=True) if counts)
-
-
-def _decode_record(name: str, data: bytes) -> Registration | Manifest:
-    require_some_bytes(name, data)
-    match parse_key(name):
-        case RegistrationKey() as key:
-            return decode_registration(key, data)
-        case ManifestKey() as key:
-            return decode_manifest(key, data)
-        case _:
-            raise AssertionError(name)
-
-
-def _decode_chunk(name: str, data: bytes) -> Chunk:
-    key = parse_key(name)
-    assert isinstance(key, ChunkKey)
-    require_some_bytes(name, data)
-    return decode_chunk(key, data)
-
-
-def _decode_entry(name: str, data: bytes) -> Entry:
-    key = parse_key(name)
-    assert isinstance(key, EntryKey)
-    return decode_entry(key.chapter, key.number, data)

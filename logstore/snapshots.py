@@ -7,11 +7,11 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
+from logstore.aside import decode_aside
 from logstore.chunk import Chunk, decode_chunk
 from logstore.errors import AlreadyExists, Corrupt, Missing
 from logstore.filestore.base import FileStore
@@ -34,8 +34,6 @@ from logstore.registration import Registration, decode_registration, encode_regi
 
 __all__ = ["FoldRecords", "Snapshots"]
 
-DECODE_INLINE_BYTES_MAX = 32 << 10  # below this a hop to a thread costs more than the decoding
-
 
 @dataclass(slots=True)
 class FoldRecords:
@@ -52,10 +50,14 @@ class Snapshots:
         self._store = store
         self._objects = objects
 
-    async def listed(self, fold: Fold | None = None) -> dict[Fold, FoldRecords]:
-        """What there is of all folds, or of one. Cost: a LIST per 1,000 keys."""
+    async def records(self, fold: Fold) -> FoldRecords:
+        """What there is of one fold. Cost: a LIST per 1,000 keys."""
+        return (await self.listed(snapshots_prefix(fold))).get(fold, FoldRecords())
+
+    async def listed(self, prefix: str = SNAPSHOTS) -> dict[Fold, FoldRecords]:
+        """What there is of all folds. Cost: a LIST per 1,000 keys."""
         found: defaultdict[Fold, FoldRecords] = defaultdict(FoldRecords)
-        async for listed in self._store.list(SNAPSHOTS if fold is None else snapshots_prefix(fold)):
+        async for listed in self._store.list(prefix):
             match parse_key(listed.key):
                 case ManifestKey() as key:
                     found[key.fold].manifests.append(key)
@@ -91,10 +93,10 @@ class Snapshots:
             raise Missing(f"listed, and gone when asked for key={registration_key(key)}; restore it")
         return decode_registration(key, blob.data)
 
-    async def register(self, registration: Registration, records: FoldRecords) -> None:
-        """Record that a projection is in use, or that it is not, unless the newest record says so.
+    async def register(self, registration: Registration, records: FoldRecords) -> bool:
+        """Record that a projection is in use, or that it is not; False: the newest record says so already.
 
-        Cost: one GET; one PUT where it changes. Raises Unavailable.
+        Cost: one GET; one PUT where it changes. Raises Corrupt, Missing, Unavailable.
         """
         fold, number = registration.key, records.registrations
         current = await self.registration(fold, records)
@@ -106,7 +108,8 @@ class Snapshots:
                 number += 1
                 current = await self.registration(fold, FoldRecords(registrations=number))
             else:
-                return
+                return True
+        return False
 
     # Manifests and chunks
 
@@ -122,9 +125,7 @@ class Snapshots:
         blob = await self._objects.get(chunk_key(key))
         if blob is None:
             raise Missing(f"a chunk of a snapshot is gone key={chunk_key(key)}; use another snapshot")
-        if blob.size <= DECODE_INLINE_BYTES_MAX:
-            return decode_chunk(key, blob.data)
-        return await asyncio.to_thread(decode_chunk, key, blob.data)
+        return await decode_aside(blob.size, decode_chunk, key, blob.data)
 
     async def create_chunk(self, key: ChunkKey, data: bytes) -> None:
         """Create a chunk, unless it is there. Cost: one PUT; one GET where it was. Raises Corrupt, Unavailable."""

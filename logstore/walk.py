@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from logstore.aside import decode_aside
 from logstore.errors import Corrupt, NotFound
 from logstore.filestore.base import FileStore, Listed
 
@@ -23,7 +24,6 @@ __all__ = ["Walked", "fetch", "walk"]
 
 FETCHES_MAX: Final = 24
 BYTES_MAX: Final = 64 << 20
-DECODE_INLINE_BYTES_MAX: Final = 32 << 10  # below this a hop to a thread costs more than the decoding
 
 T = TypeVar("T")
 
@@ -56,10 +56,7 @@ async def fetch(store: FileStore, key: str, decode: Callable[[str, bytes], T]) -
         return Walked(key, 0, now_ms=absent.now_ms)
     value = damage = None
     try:
-        if blob.size <= DECODE_INLINE_BYTES_MAX:
-            value = decode(key, blob.data)
-        else:
-            value = await asyncio.to_thread(decode, key, blob.data)
+        value = await decode_aside(blob.size, decode, key, blob.data)
     except Corrupt as error:
         damage = error
     return Walked(key, blob.size, value, damage, blob.modified_ms, blob.now_ms)

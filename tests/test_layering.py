@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "event clock keys digest finding frame token receipt metrics",
-        "segment entry identity retired session frontier chunk manifest registration filestore",
+        "aside event clock keys digest finding frame token receipt metrics",
+        "segment entry identity retired session frontier chunk manifest registration named filestore",
         "looks buffer trail",
         "objects",
         "witness",
@@ -43,7 +43,7 @@ LAYERS = {
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
     "logstore": "errors event clock keys digest finding frame token receipt frontier segment entry identity retired "
-    "session chunk manifest registration",
+    "session chunk manifest registration named",
     "projections": "values spans decoded projection index query layout",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event

@@ -1,0 +1,49 @@
+"""Any object of a store, decoded as its name says: for those who look after one. Pure."""
+
+from __future__ import annotations
+
+from logstore.chunk import Chunk, decode_chunk
+from logstore.entry import Entry, decode_entry
+from logstore.errors import Corrupt
+from logstore.identity import Identity, decode_identity
+from logstore.keys import (
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    StoreKey,
+    parse_key,
+)
+from logstore.manifest import Manifest, decode_manifest
+from logstore.registration import Registration, decode_registration
+from logstore.retired import Retired, decode_retired
+from logstore.segment import Segment, decode_segment
+
+__all__ = ["Named", "decode_named"]
+
+Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk
+
+
+def decode_named(name: str, data: bytes) -> Named:
+    """Decode an object by its name, which is one of ours. Raises Corrupt, naming it, when it is damaged."""
+    if data and not any(data):  # what a file system leaves of a file whose bytes it lost
+        raise Corrupt(f"object holds nothing but zeros key={name} bytes={len(data)}")
+    match parse_key(name):
+        case StoreKey():
+            return decode_identity(data)
+        case EntryKey(chapter, number):
+            return decode_entry(chapter, number, data)
+        case SegmentKey() as key:
+            return decode_segment(key, data)
+        case RetiredKey(chapter):
+            return decode_retired(chapter, data)
+        case ManifestKey() as key:
+            return decode_manifest(key, data)
+        case RegistrationKey() as key:
+            return decode_registration(key, data)
+        case ChunkKey() as key:
+            return decode_chunk(key, data)
+        case None:
+            raise AssertionError(f"not a name of ours key={name}")
