@@ -181,13 +181,14 @@ class Reader:
             raise InvalidArgument("only a reader made by log.follow that has begun can be followed from")
         return self._following.follower_from(self._frontier)
 
-    async def begin(self) -> SettledTrail:
-        """Begin where it was told to, and return the trail of what it takes in from there on.
-
-        Cost: as ``resume``. Raises StaleStore, Trimmed, Unavailable.
-        """
+    async def begin(self) -> None:
+        """Begin where it was told to, unless it has. Cost: as ``resume``. Raises StaleStore, Trimmed, Unavailable."""
         if self._frontier is None:
             self._frontier = await self._start()
+
+    def keep_trail(self) -> SettledTrail:
+        """Return the trail of what it takes in from here on; it has begun. Cost: none."""
+        assert self._frontier is not None, "begin first"
         trail = SettledTrail(self._frontier.position())
         self._frontier.trail = trail
         return trail
@@ -237,8 +238,8 @@ class Reader:
 
         ``to_tail``: there anyway. A follower that somebody starts meanwhile need not have come so far.
         """
-        if self._frontier is None:
-            self._frontier = await self._start()
+        await self.begin()
+        assert self._frontier is not None
         follower = self._following.follower if self._following and not to_tail else None
         async with aclosing(self._catch_up(self._frontier, follower.frontier.copy() if follower else None)) as runs:
             async for run in runs:

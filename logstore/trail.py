@@ -6,7 +6,7 @@ snapshot of one point must agree (docs/FORMAT.md §8, ``sessions``).
 
 Invariants:
 - ``cut`` is a function of the log and the stamp: how far the reading has got does not show.
-- Kept are, beside the sessions that may go on, only tips and entries above the last cut.
+- Kept are, beside the sessions that may go on, the entries above the last cut and the tips above what is settled.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class SettledTrail:
         self._tips = {(session.chapter, session.number): session.tip for session in position.sessions}
         self._entries: deque[Entry] = deque()  # above the last cut
         self._later: dict[Address, deque[Tip]] = {}  # of each session, after each slot that is no final
+        self._settled = 0
 
     def __repr__(self) -> str:
         return f"<SettledTrail sessions={len(self._tips)} entries={len(self._entries)}>"
@@ -44,7 +45,14 @@ class SettledTrail:
     def take_segment(self, segment: Segment, tip: Tip) -> None:
         """The reading has taken in a segment, and its session stands at ``tip``."""
         if not segment.final:
-            self._later.setdefault((segment.key.chapter, segment.key.session), deque()).append(tip)
+            later = self._later.setdefault((segment.key.chapter, segment.key.session), deque())
+            later.append(tip)
+            while len(later) > 1 and later[1].stamp <= self._settled:
+                later.popleft()
+
+    def settle(self, stamp: int) -> None:
+        """Cuts to come are at or above ``stamp``: a long reading need not keep what only earlier ones would need."""
+        self._settled = stamp
 
     # Being asked
 

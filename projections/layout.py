@@ -62,11 +62,6 @@ class Rewriting:
     kept: list[LayoutChunk]
     written: list[tuple[list[str], list[bytes]]]
 
-    @property
-    def written_rows(self) -> int:
-        """How many rows are written."""
-        return sum(len(keys) for keys, _ in self.written)
-
 
 @dataclass(slots=True)
 class Layout:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Final
 
-from logstore import InvalidArgument, Log, LogStoreError, Position, Reader, StaleStore, Trimmed
+from logstore import InvalidArgument, Log, LogStoreError, Position, Reader, StaleStore
 from logstore.clock import COUNTER_BITS, STAMP_MAX
-from logstore.snapshots import FoldRecords
 from projections.projection import Projection
-from projections.snapshots import whole_snapshots
+from projections.snapshots import begin, differences
 from projections.table import Change, Table, decode_or_none
 
 __all__ = ["Moment", "PastView", "diff", "stamp_of"]
@@ -52,9 +50,7 @@ class PastView(Table):
     def __init__(self, log: Log, projection: Projection, at: Moment) -> None:
         super().__init__(projection, log.identity.id)
         self._log = log
-        self._at = stamp_of(at)
-        if isinstance(at, Position) and at.store_id != log.identity.id:
-            raise StaleStore(f"the position is of another store at={at.store_id.hex()} store={log.identity.id.hex()}")
+        self._at = _stamp_in(log, at)
         self.damage: list[LogStoreError] = []
 
     def __repr__(self) -> str:
@@ -64,10 +60,14 @@ class PastView(Table):
         await self._read_on(await self._start(), self._at)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         """There is nothing to end."""
+
+    async def _start(self) -> Reader:
+        """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
+        records = await self._log.snapshots.records(self._projection.registration().key)
+        reader, _ = await begin(self._state, self._log, records, self._log.read, self.damage, at=self._at)
+        return reader
 
     async def _read_on(self, reader: Reader, at: int) -> None:
         """Take in what is stamped at or below ``at``; refuse where that is not settled."""
@@ -85,47 +85,35 @@ class PastView(Table):
             )
         self._state.rise(at)
 
-    async def _start(self) -> Reader:
-        """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
-        fold = self._projection.registration().key
-        records = (await self._log.snapshots.listed(fold)).get(fold, FoldRecords())
-        async with aclosing(whole_snapshots(self._log.snapshots, records, self.damage, at=self._at)) as whole:
-            async for manifest, rows in whole:
-                reader = self._log.read(after=manifest.position(self._log.identity.id))
-                try:
-                    await reader.begin()
-                except (StaleStore, Trimmed) as error:
-                    self.damage.append(error)
-                else:
-                    self._state.load(rows, manifest.stamp, manifest.verdicts)
-                    return reader
-        return self._log.read()
-
-    async def _go_on(self, reader: Reader, at: int) -> list[Change]:
-        """Move to a later moment after all; return what it changed, by key."""
-        self._state.take_since()
-        await self._read_on(reader, at)
-        since, rows = self._state.take_since(), self._state.rows
-        assert since is not None, "tracked since the earlier moment"
-        return [
-            Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
-            for key, old in sorted(since.rows.items(), key=lambda item: item[0].encode())
-        ]
-
 
 async def diff(log: Log, projection: Projection, before: Moment, after: Moment) -> list[Change]:
     """Return how the rows of two moments differ, by key: each as it was at the earlier one, and at the later.
 
-    Cost: that of ``View.open(…, at=before)``, and of reading from there to ``after``. Raises as that does.
+    Cost: that of ``View.open(…, at=before)``, of reading from there to ``after``, and of comparing all rows. Raises as
+    that does.
 
     >>> async def changed(log, projection, yesterday, now):
     ...     return [change.key for change in await diff(log, projection, yesterday, now)]
     """
     projection.check()
-    start, stop = stamp_of(before), stamp_of(after)
+    start, stop = _stamp_in(log, before), _stamp_in(log, after)
     if stop < start:
         raise InvalidArgument(f"the later moment comes first before={start} after={stop}; swap them")
     past = PastView(log, projection, start)
     reader = await past._start()
     await past._read_on(reader, start)
-    return await past._go_on(reader, stop)
+    earlier = {**past._state.rows}
+    await past._read_on(reader, stop)
+    rows = past._state.rows
+    return [
+        Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
+        for key, old in sorted(differences(earlier, rows).items(), key=lambda item: item[0].encode())
+    ]
+
+
+def _stamp_in(log: Log, at: Moment) -> int:
+    """As ``stamp_of``; a position must be of this log. Raises StaleStore."""
+    stamp = stamp_of(at)
+    if isinstance(at, Position) and at.store_id != log.identity.id:
+        raise StaleStore(f"the position is of another store at={at.store_id.hex()} store={log.identity.id.hex()}")
+    return stamp

@@ -1,7 +1,7 @@
 """Views from snapshots, and snapshots from views. docs/rfcs/0004-snapshots.md.
 
-A snapshot is loaded by ``load``. A ``Snapshotter`` writes them, one after the other, of one view: it remembers what the
-last one consists of, so that the next costs what has changed.
+``begin`` loads the newest that is whole. A ``Snapshotter`` writes them, one after the other, of one view: it remembers
+what the last one consists of, so that the next costs what has changed.
 
 Invariants:
 - What is written at a point is a function of the log and of the manifest that the point names for the fold.
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
 
-from logstore import InvalidArgument, Log
+from logstore import InvalidArgument, Log, Reader, StaleStore, Trimmed
 from logstore.chunk import Chunk, encode_chunk
 from logstore.clock import STAMP_MAX
 from logstore.digest import MODULUS, row_digest
@@ -30,7 +31,7 @@ from projections.layout import Layout
 from projections.projection import Projection
 from projections.state import Since, State
 
-__all__ = ["Cut", "Snapshotter", "drop", "whole_snapshots"]
+__all__ = ["Cut", "Snapshotter", "begin", "differences", "drop"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
@@ -51,25 +52,47 @@ async def drop(log: Log, projection: Projection) -> bool:
     if log.read_only:
         raise InvalidArgument("this log was opened read-only; open it without read_only=True")
     registration = projection.registration()
-    records = (await log.snapshots.listed(registration.key)).get(registration.key, FoldRecords())
-    current = await log.snapshots.registration(registration.key, records)
-    if current is None or not current.registered:
+    records = await log.snapshots.records(registration.key)
+    if not records.registrations:
         return False
-    await log.snapshots.register(replace(registration, registered=False), records)
-    return True
+    return await log.snapshots.register(replace(registration, registered=False), records)
 
 
-async def whole_snapshots(
-    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], *, at: int = STAMP_MAX
-) -> AsyncGenerator[tuple[Manifest, Rows], None]:
-    """Yield the snapshots of a fold at or before a stamp, the newest first, with their rows; note damaged ones.
+async def begin(
+    state: State,
+    log: Log,
+    records: FoldRecords,
+    read: Callable[[Position | None], Reader],
+    damage: list[LogStoreError],
+    *,
+    at: int = STAMP_MAX,
+) -> tuple[Reader, Manifest | None]:
+    """A reader that goes on from the newest whole snapshot at or before a stamp, whose rows ``state`` has then.
 
-    Cost: a GET for each manifest asked for, and one per chunk of those yielded. Raises Unavailable.
+    From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. Cost: a GET
+    for each manifest asked for, one per chunk, and as ``Reader.begin``. Raises Unavailable.
     """
+    async with aclosing(_whole_snapshots(log.snapshots, records, damage, at)) as whole:
+        async for manifest, rows in whole:
+            reader = read(manifest.position(log.identity.id))
+            try:
+                await reader.begin()
+            except (StaleStore, Trimmed) as error:
+                damage.append(error)
+            else:
+                state.load(rows, manifest.stamp, manifest.verdicts)
+                return reader, manifest
+    return read(None), None
+
+
+async def _whole_snapshots(
+    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], at: int
+) -> AsyncGenerator[tuple[Manifest, Rows], None]:
+    """The snapshots of a fold at or before a stamp, the newest first, with their rows; damaged ones are noted."""
     for key in reversed(records.manifests):
         try:
             manifest = await snapshots.manifest(key)
-            rows = await load_rows(snapshots, manifest) if manifest.stamp <= at else None
+            rows = await _load_rows(snapshots, manifest) if manifest.stamp <= at else None
         except (Corrupt, Missing) as error:
             damage.append(error)
         else:
@@ -77,7 +100,7 @@ async def whole_snapshots(
                 yield manifest, rows
 
 
-async def load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
+async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
     """Return the rows of a snapshot; tell ``layout`` where they lie.
 
     Cost: one GET per chunk. Raises Corrupt, Missing, naming the chunk; Unavailable.
@@ -137,7 +160,7 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A view's rows at a point. ``since``: what changed since the view's last cut; None: it is the first."""
+    """A view's rows at a point. ``since``: what changed since the view's last cut, where that is known."""
 
     entry: Entry
     rows: Mapping[str, bytes]
@@ -148,7 +171,8 @@ class Cut:
     def of(cls, state: State, entry: Entry) -> Cut:
         """Cut a state at its watermark, which is the point's stamp. Cost: a copy of the table."""
         assert state.watermark == entry.stamp
-        return cls(entry, dict(state.base_rows()), state.take_since(), state.final_verdicts())
+        rows = state.base_rows()
+        return cls(entry, {**rows} if rows is state.rows else rows, state.take_since(), state.final_verdicts())
 
 
 def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
@@ -180,11 +204,13 @@ class Snapshotter:
         """
         base = _built_on(cut.entry, self._fold)
         last, layout, self._layout = self._last, self._layout, None
+        before: Mapping[str, bytes | None]
         if layout and last and cut.since and last.key == base and last.stamp == cut.since.stamp:
-            changed, before = await asyncio.to_thread(_changes, cut.since.rows, cut.rows)
+            before = cut.since.rows
         else:
             last, layout, rows = await self._load(base)
-            changed, before = await asyncio.to_thread(_differences, rows, cut.rows)
+            before = await asyncio.to_thread(differences, rows, cut.rows)
+        changed = {key: cut.rows.get(key) for key in before}
         digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before)
         rewriting = await asyncio.to_thread(layout.next, changed, cut.rows)
         kept = [chunk.as_listed() for chunk in rewriting.kept]
@@ -215,7 +241,7 @@ class Snapshotter:
             return None, layout, {}
         try:
             manifest = await self._snapshots.manifest(base)
-            return manifest, layout, await load_rows(self._snapshots, manifest, layout)
+            return manifest, layout, await _load_rows(self._snapshots, manifest, layout)
         except (Corrupt, Missing):
             self.damaged.add(base)
             raise
@@ -229,22 +255,13 @@ class Snapshotter:
         return ManifestChunk(key, len(keys), size), keys
 
 
-Changed = dict[str, bytes | None]
+def differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    """How rows have changed: each key whose row is another one now, with what it was; None where there was none."""
+    changed: dict[str, bytes | None] = {key: before.get(key) for key, row in rows.items() if before.get(key) != row}
+    return changed | {key: before[key] for key in before.keys() - rows.keys()}
 
 
-def _changes(since: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> tuple[Changed, Changed]:
-    """What changed, as it is and as it was."""
-    return {key: rows.get(key) for key in since}, dict(since)
-
-
-def _differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> tuple[Changed, Changed]:
-    """How ``rows`` differ from what they were: as they are and as they were."""
-    changed: Changed = {key: row for key, row in rows.items() if before.get(key) != row}
-    changed.update((key, None) for key in before.keys() - rows.keys())
-    return changed, {key: before.get(key) for key in changed}
-
-
-def _digest(digest: int, changed: Changed, before: Changed) -> int:
+def _digest(digest: int, changed: Mapping[str, bytes | None], before: Mapping[str, bytes | None]) -> int:
     """The digest of the rows, from what it was before they changed."""
     for key, row in changed.items():
         if row is not None:

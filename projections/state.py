@@ -333,7 +333,7 @@ class State:
         if self._verdicts:
             self._verdicts.pop(_address(event), None)
         try:
-            before = None if state is None else _decoded(state, key)
+            before = _decoded(state, key)
             after = self._projection.apply(before, event)
             if after is None:
                 return None

@@ -70,7 +70,7 @@ class Table:
         ``where``: (field, operator, value), with == != in not-in < <= > >= contains; ``order_by``: fields, "-" for
         descending; ties by key. ``cursor``: that of the page before, None when it was the last. ``settled``: among
         rows as they are at the watermark. Cost: as ``explain`` says; the first question builds the indexes, O(rows log
-        rows); a settled one scans while anything is pending. Raises InvalidArgument, InvalidCursor.
+        rows); a settled one also looks at each key that has something pending. Raises InvalidArgument, InvalidCursor.
 
         >>> async def example(view):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys

@@ -34,18 +34,16 @@ from logstore import (
     Position,
     Reader,
     Receipt,
-    StaleStore,
     Trimmed,
     Unavailable,
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
 from logstore.manifest import Manifest
-from logstore.snapshots import FoldRecords
 from logstore.trail import SettledTrail
 from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
-from projections.snapshots import Cut, Snapshotter, whole_snapshots
+from projections.snapshots import Cut, Snapshotter, begin
 from projections.state import Verdict
 from projections.table import Change, Table, decode_or_none
 
@@ -107,8 +105,8 @@ class View(Table):
         zone, a settled reader's position) it shows the rows as they were then, and does not move.
 
         Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
-        the beginning; a PUT the first time. Raises InvalidArgument for a projection that cannot be used, FoldFailed,
-        and what ``log.read`` raises.
+        the beginning; where the log may write a GET for the registration, a PUT the first time. Raises InvalidArgument
+        for a projection that cannot be used, FoldFailed, and what ``log.read`` raises.
         """
         projection.check()
         if at is None:
@@ -153,27 +151,17 @@ class View(Table):
     async def _start(self) -> None:
         """Begin where the newest snapshot ends, or at the beginning."""
         snapshots, registration = self._log.snapshots, self._projection.registration()
-        records = (await snapshots.listed(registration.key)).get(registration.key, FoldRecords())
+        records = await snapshots.records(registration.key)
         if not self._log.read_only:
             try:
                 await snapshots.register(registration, records)
             except (Corrupt, Missing) as error:
                 self.damage.append(error)
-        async with aclosing(whole_snapshots(snapshots, records, self.damage)) as whole:
-            async for manifest, rows in whole:
-                try:
-                    self._reader = self._log.follow(after=manifest.position(self._log.identity.id))
-                    self._trail = await self._reader.begin()
-                except (StaleStore, Trimmed) as error:
-                    self.damage.append(error)
-                else:
-                    self._state.load(rows, manifest.stamp, manifest.verdicts)
-                    newer = (key for key in records.manifests if key.point > manifest.point)
-                    self._snapshotter.damaged.update(newer)
-                    return
-        self._snapshotter.damaged.update(records.manifests)
-        self._reader = self._log.follow()
-        self._trail = await self._reader.begin()
+        self._reader, begun = await begin(self._state, self._log, records, self._log.follow, self.damage)
+        await self._reader.begin()
+        self._trail = self._reader.keep_trail()
+        passed_over = (key for key in records.manifests if begun is None or key.point > begun.point)
+        self._snapshotter.damaged.update(passed_over)
 
     # Moving on
 
@@ -226,6 +214,8 @@ class View(Table):
                 async for run in batch:
                     if run.settled:
                         self._cut_below(run.segment.stamp)
+                        if not self._points:
+                            self._trail.settle(run.segment.stamp - 1)
                     self._change(partial(self._state.take, run))
             watermark = self._reader.watermark
             self._cut_below(watermark + 1)
@@ -277,10 +267,10 @@ class View(Table):
     async def _snapshot(self) -> Manifest:
         await self.refresh()
         self._reader.start_follower()  # before the point: who reads it lets this process's quiet sessions end
-        built_on = await self._log.snapshots.newest(but=self._snapshotter.damaged)
         if (entry := self._point_ahead()) is not None:
             self._points.add(entry.address)
         else:
+            built_on = await self._log.snapshots.newest(but=self._snapshotter.damaged)
             entry = await self._log.post_point(built_on, self._points.add)
         await self._log.reach(entry.stamp)
         await self._take_batch()

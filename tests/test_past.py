@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logstore import Event, InvalidArgument, Log, Position
+from logstore import Event, InvalidArgument, Log, Position, StaleStore
 from logstore.clock import stamp_ms
 from logstore.keys import ManifestKey
 from projections import Change, Rejected, View, diff
@@ -122,6 +122,27 @@ async def test_a_diff_is_what_differs(scene: Scene) -> None:
             await diff(log, Diary(), stamps[1], stamps[0])
         with pytest.raises(InvalidArgument, match="not settled yet"):
             await diff(log, Diary(), stamps[0], stamps[-1] + (1 << 40))
+
+
+@directed
+async def test_a_diff_is_whole_however_much_differs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a diff forgot what had changed when most rows had, as a view that snapshots may, and broke."""
+    monkeypatch.setattr("projections.state.SINCE_ROWS_MIN", 0)
+    async with scene.machine("a").open(quick()) as log, log.writer("a") as writer:
+        await log.settled(await writer.append_many([thing(number) for number in range(20)]))
+        newest = max([event.stamp async for event in log.read()])
+        assert [change.key for change in await diff(log, Things(), 0, newest)] == [f"t-{n:04d}" for n in range(20)]
+
+
+@directed
+async def test_a_diff_takes_no_position_of_another_store(scene: Scene) -> None:
+    """As a view of the past: either moment, StaleStore."""
+    async with scene.machine("a").open(quick()) as log, log.writer("a") as writer:
+        await log.settled(await writer.append(thing(1)))
+        foreign = Position(bytes(16), (0, 1), bytes(32), (), (1, 0, 1, 0))
+        for moments in ((foreign, 1), (0, foreign)):
+            with pytest.raises(StaleStore):
+                await diff(log, Things(), *moments)
 
 
 @directed

@@ -41,6 +41,26 @@ def start(reading: Reading) -> SettledTrail:
 
 
 @given(st.randoms(use_true_random=False), st.integers(5, 60))
+@settings(max_examples=100, deadline=None)
+def test_what_no_cut_to_come_needs_is_not_kept(rng: random.Random, steps: int) -> None:
+    """Told what is settled, a reading without cuts keeps of each session one tip below it; the next cut is right."""
+    world = World.random(rng, steps)
+    reading, settled = Reading(world), 0
+    trail = start(reading)
+    while choices := reading.choices():
+        taken = rng.choice(choices)
+        reading.take(taken, rng)
+        tips = [] if taken is None else list(trail._later.get(taken, ()))
+        is_final = taken is not None and taken not in reading.frontier.sessions  # then nothing was kept, nor let go
+        assert is_final or len([tip for tip in tips if tip.stamp <= settled]) <= 1
+        settled = reading.frontier.watermark()
+        trail.settle(settled)
+        if rng.random() < 0.1:
+            assert trail.cut(settled) == position_by_format(world, settled)
+    assert trail.cut(settled) == position_by_format(world, settled)
+
+
+@given(st.randoms(use_true_random=False), st.integers(5, 60))
 @settings(max_examples=200, deadline=None)
 def test_a_cut_is_what_format_says(rng: random.Random, steps: int) -> None:
     """At any stamp that the watermark has reached, whatever the reading had taken in by then."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import click
 
 from logstore import Progress, copy_store
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, size
 
 __all__ = ["command"]
+
+SHOWN_EVERY_S: Final = 0.2
 
 
 @click.command()
@@ -29,5 +34,9 @@ def command(source: str, target: str, json_: bool) -> None:
 async def _copy(source: str, target: str) -> tuple[bytes, Progress]:
     progress = Progress()
     with progress_bar("copying") as bar:
-        bar.add_task("", total=None)
-        return await copy_store(address_of(source), address_of(target), progress=progress), progress
+        task = bar.add_task("", total=None)
+        copying = asyncio.ensure_future(copy_store(address_of(source), address_of(target), progress=progress))
+        while not copying.done():
+            await asyncio.wait([copying], timeout=SHOWN_EVERY_S)
+            bar.update(task, completed=progress.objects)
+        return await copying, progress

@@ -9,7 +9,7 @@ import click
 from logstore.errors import InvalidArgument
 from projections import Change, diff
 from projections.cli.jsonlines import to_json
-from projections.cli.snapshot import load_projection, projection_option
+from projections.cli.projection import load_projection, projection_option
 from projections.cli.terminal import as_json, json_option, open_log, run, url_argument
 from projections.past import Moment
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Any
 
 import click
 
-from logstore.errors import InvalidArgument
 from logstore.manifest import Manifest
 from projections import Projection, View
+from projections.cli.projection import load_projection, projection_option
 from projections.cli.terminal import as_json, json_option, moment, open_log, run, size, url_argument
 
-__all__ = ["command", "load_projection", "manifest_line", "manifest_values", "projection_option"]
-
-projection_option = click.option(
-    "--projection", "projection", required=True, metavar="MODULE:CLASS", help="The projection, as Python imports it."
-)
+__all__ = ["command", "manifest_line", "manifest_values"]
 
 
 @click.command()
@@ -39,25 +33,6 @@ async def _snapshot(url: str, projection: Projection) -> Manifest:
         for error in view.damage:
             click.echo(f"{type(error).__name__}: {error}", err=True)
         return await view.snapshot()
-
-
-def load_projection(text: str) -> Projection:
-    """Return the projection that ``text``, package.module:Class, names; modules of the working directory count."""
-    module_name, _, class_name = text.partition(":")
-    if not module_name or not class_name:
-        raise InvalidArgument(f"needs package.module:Class --projection={text}")
-    sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except ImportError as error:
-        raise InvalidArgument(f"cannot be imported --projection={text} cause={error}") from error
-    finally:
-        sys.path.remove("")
-    if not isinstance(found, type) or not issubclass(found, Projection):
-        raise InvalidArgument(f"no subclass of projections.Projection --projection={text}")
-    projection = found()
-    projection.check()
-    return projection
 
 
 def manifest_values(manifest: Manifest) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from logstore.testing.store import Request
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import VIEW_CHECKERS
 from tests.simulation.history import Append, History, Outcome, Stream
+from tests.simulation.snapshots import p10_snapshots_are_the_fold
 from tests.simulation.truth import Truth
 
 __all__ = ["CHECKERS", "check", "fold"]
@@ -285,4 +286,5 @@ CHECKERS: Sequence[Callable[[Evidence], Iterator[str]]] = (
     p13_bounded,
     p14_cheap,
     *VIEW_CHECKERS,
+    p10_snapshots_are_the_fold,
 )
