@@ -143,7 +143,12 @@ BUGS: dict[str, Bug] = {
         ("P3", "P6"), 0, Frontier, "position", "session.tip, session.taken)", "session.tip, 0)"
     ),
     "a position runs ahead": Bug(
-        ("P3",), 0, Reader, "position", "self._run.segment, self._taken)", "self._run.segment, self._run.segment.count)"
+        ("P3",),
+        13,
+        Reader,
+        "position",
+        "self._run.segment, self._taken)",
+        "self._run.segment, self._run.segment.count)",
     ),
     "a tick names what was not read": Bug(
         ("Missing",), 9, Log, "_slots_read", "(address, session.tip.slot)", "(address, session.tip.slot + 1)"
