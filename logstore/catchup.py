@@ -31,12 +31,13 @@ from logstore.frontier import Frontier, OpenSession
 from logstore.keys import segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
+from logstore.retired import Retired
 from logstore.roster import gallop, is_tail
 from logstore.segment import Columns, Segment
 from logstore.session import SessionId
 from logstore.witness import is_witnessed
 
-__all__ = ["Run", "catch_up"]
+__all__ = ["Run", "catch_up", "pass_retirement"]
 
 WINDOW_MAX: Final = 8  # slots fetched ahead of one session; those beyond its end are wasted GETs
 AHEAD_MAX: Final = 24  # segments fetched ahead of the merge in all, but that each session may always have:
@@ -186,7 +187,7 @@ class _Stream:
     def _may_be_endless(self, segment: Segment) -> bool:
         """Whether its writer may write as fast as we read: by its stamp or, were our clock wrong, by its length."""
         young = segment.stamp > self._now_stamp or segment.key.slot - self._first_slot >= MEASURED_AFTER_SLOTS
-        return young and not segment.final
+        return young and not segment.final and not self._objects.is_shelved(segment.key.chapter)
 
     async def _measure(self) -> None:
         """Being written right now: read to where it has got, and no further."""
@@ -502,13 +503,23 @@ class _Merge:
 
     async def _conclude(self, chapter: int) -> None:
         """The sleeper's rule, after a GET of this chapter and before relying on it."""
-        if not self._looks.fresh(chapter) and (record := await self._looks.retired(chapter)) is not None:
-            self._frontier.take_retirement(record)
+        if self._objects.is_shelved(chapter) or self._looks.fresh(chapter):
+            return
+        if (record := await self._looks.retired(chapter)) is not None:
+            pass_retirement(self._frontier, record, self._objects)
             raise _RetiredMeanwhile
 
 
+def pass_retirement(frontier: Frontier, record: Retired, objects: Objects) -> None:
+    """Leave a retired chapter behind, or read on in its archive. Raises Trimmed when there is none of what is left."""
+    if record.archives and not frontier.has_taken(record):
+        objects.shelve(record)
+    else:
+        frontier.take_retirement(record)
+
+
 class _RetiredMeanwhile(Exception):
-    """A chapter was retired while we read it, and all that it held is taken in: plan again from the frontier."""
+    """A chapter was retired while we read it; what it held is taken in, or in its archive: plan again from there."""
 
 
 def _name(stream: _Stream) -> str:

@@ -29,6 +29,7 @@ from logstore.filestore.base import FileStore, Listed
 from logstore.finding import RESTORE, Finding, Progress, damage, note
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
+    RETIRED,
     STORE,
     EntryKey,
     RetiredKey,
@@ -156,7 +157,7 @@ class _Check:
     # Retirement records
 
     async def _walk_retired(self) -> AsyncGenerator[Finding, None]:
-        listing = _of_kind(self._store.list("retired/"), RetiredKey)
+        listing = _of_kind(self._store.list(RETIRED), RetiredKey)
         async with aclosing(walk(self._store, listing, _decode_retired)) as records:
             async for walked in records:
                 key = parse_key(walked.key)

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from logstore.catchup import pass_retirement
 from logstore.clock import Clock
 from logstore.entry import Address, Closed, Entry
 from logstore.errors import ClockSkew, LogStoreError, Missing, Unavailable
@@ -267,8 +268,10 @@ class Follower:
             asyncio.gather(*(self._fetch_segments(session, slot) for session, slot, _ in sessions)),
         )
         for due in {chapter, *(session.id.chapter for session, _, _ in sessions)}:
-            if not self._looks.fresh(due) and (record := await self._looks.retired(due)) is not None:
-                frontier.take_retirement(record)
+            if self._objects.is_shelved(due) or self._looks.fresh(due):
+                continue
+            if (record := await self._looks.retired(due)) is not None:
+                pass_retirement(frontier, record, self._objects)
                 self._tell_changed()
                 return True
         self._roster_ended = roster_ended

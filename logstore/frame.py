@@ -32,6 +32,8 @@ __all__ = [
     "decode_frame",
     "encode_fields",
     "encode_frame",
+    "fields_of",
+    "frame_size",
     "unpack",
 ]
 
@@ -53,6 +55,8 @@ class ObjectType(enum.IntEnum):
     RETIRED = 4
     MANIFEST = 5
     CHUNK = 6
+    PIN = 7
+    ARCHIVE = 9
     REGISTRATION = 11
 
 
@@ -63,6 +67,8 @@ BODY_BYTES_MAX: Final = {
     ObjectType.RETIRED: 64 << 20,
     ObjectType.MANIFEST: 64 << 20,
     ObjectType.CHUNK: 1 << 10,
+    ObjectType.PIN: 1 << 20,
+    ObjectType.ARCHIVE: 64 << 20,
     ObjectType.REGISTRATION: 1 << 20,
 }
 
@@ -82,6 +88,11 @@ def encode_frame(type_: ObjectType, flags: int, body: bytes) -> bytes:
     assert len(body) <= BODY_BYTES_MAX[type_], (type_, len(body))
     framed = _PREFIX.pack(MAGIC, VERSION, type_, flags, len(body)) + body
     return framed + hashlib.sha256(framed).digest()
+
+
+def frame_size(data: bytes) -> int:
+    """How many bytes the frame has with which an object begins, by its first twelve; 0 when there are not as many."""
+    return 0 if len(data) < _PREFIX.size else _PREFIX.size + _PREFIX.unpack_from(data)[4] + DIGEST_BYTES
 
 
 def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0) -> Frame:
@@ -253,6 +264,11 @@ def decode_fields(key: str, data: bytes, type_: ObjectType) -> Fields:
     frame = decode_frame(key, data, type_)
     if frame.rest:
         raise Corrupt(f"bytes follow the object key={key} bytes={len(frame.rest)}; restore it")
+    return fields_of(key, frame)
+
+
+def fields_of(key: str, frame: Frame) -> Fields:
+    """The named fields in the body of ``frame``; Corrupt, naming ``key``, when it holds anything else."""
     try:
         fields = unpack(frame.body)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:

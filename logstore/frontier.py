@@ -212,6 +212,13 @@ class Frontier:
         else:
             self.sessions[segment.key.chapter, segment.key.session].taken = taken
 
+    def has_taken(self, record: Retired) -> bool:
+        """Whether all that a retired chapter held is taken in."""
+        return all(
+            self._slots_read(record.chapter, number, held.slots) >= held.slots
+            for number, held in record.sessions.items()
+        )
+
     def take_retirement(self, record: Retired) -> None:
         """Leave a retired chapter behind; Trimmed unless all that it held is taken in."""
         for number, held in record.sessions.items():

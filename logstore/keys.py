@@ -14,20 +14,28 @@ from urllib.parse import quote, unquote_to_bytes
 from logstore.errors import InvalidArgument
 
 __all__ = [
+    "ARCHIVE",
     "CHUNKS",
     "FINGERPRINT_BYTES",
     "NAME_BYTES_MAX",
+    "NONCE_BYTES",
     "NUMBER_MAX",
+    "PINS",
+    "RETIRED",
     "SNAPSHOTS",
     "STORE",
+    "ArchiveKey",
     "ChunkKey",
     "EntryKey",
     "Fold",
     "ManifestKey",
+    "PinKey",
     "RegistrationKey",
     "RetiredKey",
     "SegmentKey",
     "StoreKey",
+    "archive_key",
+    "archive_prefix",
     "chunk_key",
     "entry_key",
     "escape_name",
@@ -35,6 +43,8 @@ __all__ = [
     "manifest_key",
     "manifest_prefix",
     "parse_key",
+    "pin_key",
+    "pin_prefix",
     "registration_key",
     "retired_key",
     "roster_prefix",
@@ -51,6 +61,10 @@ ESCAPED_BYTES_MAX = 255  # what a file system takes as one file's name
 STORE = "store"
 SNAPSHOTS = "snapshots/"
 CHUNKS = "chunks/"
+ARCHIVE = "archive/"
+PINS = "pins/"
+RETIRED = "retired/"
+NONCE_BYTES = 8  # of an archive, and of a pin's id
 FINGERPRINT_BYTES = 8
 HASH_BYTES = 32
 
@@ -125,7 +139,24 @@ class ChunkKey:
     hash: bytes
 
 
-Key = StoreKey | EntryKey | SegmentKey | RetiredKey | ManifestKey | RegistrationKey | ChunkKey
+@dataclass(frozen=True, slots=True)
+class ArchiveKey:
+    """Object ``number`` of an archive of ``chapter``; ``nonce`` tells it from other attempts."""
+
+    chapter: int
+    nonce: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinKey:
+    """Renewal ``number`` of the pin ``id``."""
+
+    id: bytes
+    number: int
+
+
+Key = StoreKey | EntryKey | SegmentKey | RetiredKey | ManifestKey | RegistrationKey | ChunkKey | ArchiveKey | PinKey
 
 
 @lru_cache(maxsize=4096)
@@ -196,7 +227,7 @@ def segment_key(writer: str, chapter: int, session: int, slot: int) -> str:
 
 def retired_key(chapter: int) -> str:
     """The name of a chapter's retirement record."""
-    return f"retired/{_number(chapter)}"
+    return f"{RETIRED}{_number(chapter)}"
 
 
 def snapshots_prefix(fold: Fold) -> str:
@@ -222,6 +253,26 @@ def registration_key(key: RegistrationKey) -> str:
 def chunk_key(key: ChunkKey) -> str:
     """The name of a chunk."""
     return f"{CHUNKS}{_point(key.chapter, key.number)}-{key.hash.hex()}"
+
+
+def archive_prefix(chapter: int) -> str:
+    """The prefix of all archives of a chapter."""
+    return f"{ARCHIVE}{_number(chapter)}/"
+
+
+def archive_key(key: ArchiveKey) -> str:
+    """The name of an object of an archive."""
+    return f"{archive_prefix(key.chapter)}{key.nonce.hex()}/{_number(key.number)}"
+
+
+def pin_prefix(id_: bytes) -> str:
+    """The prefix of a pin's renewals."""
+    return f"{PINS}{id_.hex()}/"
+
+
+def pin_key(key: PinKey) -> str:
+    """The name of a pin."""
+    return f"{pin_prefix(key.id)}{_number(key.number)}"
 
 
 def _point(chapter: int, number: int) -> str:
@@ -255,6 +306,13 @@ def parse_key(key: str) -> Key | None:
             point_text, _, hash_text = chunk_text.rpartition("-")
             point, hash_ = _parse_point(point_text), _parse_hex(hash_text, HASH_BYTES)
             return None if point is None or hash_ is None else ChunkKey(*point, hash_)
+        case ["archive", chapter_text, nonce_text, number_text]:
+            chapter, nonce = _parse_number(chapter_text), _parse_hex(nonce_text, NONCE_BYTES)
+            number = _parse_number(number_text)
+            return None if chapter is None or nonce is None or number is None else ArchiveKey(chapter, nonce, number)
+        case ["pins", id_text, number_text]:
+            id_, number = _parse_hex(id_text, NONCE_BYTES), _parse_number(number_text)
+            return None if id_ is None or number is None else PinKey(id_, number)
         case _:
             return None
 

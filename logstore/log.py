@@ -33,9 +33,11 @@ from logstore.finding import Finding, Progress
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
+from logstore.keeper import Keeper, KeepSettings
 from logstore.keys import STORE, ManifestKey, entry_key, retired_key
 from logstore.looks import Looks, StoreTime
 from logstore.objects import Objects
+from logstore.pins import PIN_MS, Pin, Pins
 from logstore.reader import Reader, resume
 from logstore.receipt import Receipt
 from logstore.roster import Roster
@@ -247,6 +249,51 @@ class Log:
     def snapshots(self) -> Snapshots:
         """The objects of this log's snapshots. Cost: none."""
         return Snapshots(self._store, self._objects)
+
+    def keeper(self, settings: KeepSettings | None = None) -> Keeper:
+        """Return who looks after this log's history: closes chapters, retires them, collects garbage. Cost: none."""
+        self._require_writable()
+        return Keeper(
+            settings or KeepSettings(),
+            self.identity,
+            store=self._store,
+            objects=self._objects,
+            roster=self._roster,
+            looks=self._looks,
+            snapshots=self.snapshots,
+            pins=self._pins,
+            clock=self._clock,
+            store_time=self._store_time,
+            rng=self._rng,
+            close_chapter=self.close_chapter,
+        )
+
+    @property
+    def _pins(self) -> Pins:
+        return Pins(self._store, self._objects, self._store_time)
+
+    def pin(self, owner: str, after: Position | str | None = None, *, for_ms: int = PIN_MS) -> Pin:
+        """Return a pin to be entered by ``async with``: what lies after a position is not retired while it lasts.
+
+        ``after`` None: all that is not retired yet. ``owner``: for operators to know whom to ask. A pin that is taken
+        while a chapter is being retired may come too late for that chapter: then entering it raises Trimmed, or the pin
+        begins later. Cost: a PUT, and two GETs and one per session of the position; a PUT to release it. Raises
+        InvalidArgument (more than seven days; a read-only log), Trimmed, StaleStore, Unavailable.
+        """
+        self._require_writable()
+        position = Position.parse(after) if isinstance(after, str) else after
+        return Pin(self._pins, self._first_needed, rng=self._rng, owner=owner, after=position, for_ms=for_ms)
+
+    async def _first_needed(self, after: Position | None) -> int:
+        """The first chapter that a reader needs which goes on after a position; looked at just now."""
+        while True:
+            if after is None:
+                chapter = await self._roster.first_unretired()
+            else:
+                chapter = min((await resume(after, self.identity, self._objects, self._looks)).chapters)
+            record = await self._looks.look(chapter)
+            if record is None or record.archives:
+                return chapter
 
     @property
     def read_only(self) -> bool:

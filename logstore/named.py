@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from logstore.archive import BlockContent, decode_archive
 from logstore.chunk import Chunk, decode_chunk
 from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
+    ArchiveKey,
     ChunkKey,
     EntryKey,
     ManifestKey,
+    PinKey,
     RegistrationKey,
     RetiredKey,
     SegmentKey,
@@ -17,13 +20,14 @@ from logstore.keys import (
     parse_key,
 )
 from logstore.manifest import Manifest, decode_manifest
+from logstore.pin import PinRecord, decode_pin
 from logstore.registration import Registration, decode_registration
 from logstore.retired import Retired, decode_retired
 from logstore.segment import Segment, decode_segment
 
 __all__ = ["Named", "decode_named"]
 
-Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk
+Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk | PinRecord | list[BlockContent]
 
 
 def decode_named(name: str, data: bytes) -> Named:
@@ -45,5 +49,9 @@ def decode_named(name: str, data: bytes) -> Named:
             return decode_registration(key, data)
         case ChunkKey() as key:
             return decode_chunk(key, data)
+        case ArchiveKey() as key:
+            return decode_archive(key, data)
+        case PinKey() as key:
+            return decode_pin(key, data)
         case None:
             raise AssertionError(f"not a name of ours key={name}")

@@ -9,6 +9,7 @@ reading is ordered after what was read.
 Invariants:
 - What is remembered is what the store holds: own objects enter only when certainly stored.
 - The memory holds at most about ``bytes_max`` bytes, the oldest leaving first.
+- Of a chapter on the shelf everything comes from its archive, nothing from memory or from under the old names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from logstore.errors import AlreadyExists, NotFound
 from logstore.filestore.base import Blob, FileStore
 from logstore.keys import SegmentKey, entry_key, segment_key
 from logstore.looks import StoreTime
+from logstore.retired import Retired
 from logstore.segment import Segment, decode_segment
+from logstore.shelf import ArchivedChapter
 
 __all__ = ["Objects"]
 
@@ -43,19 +46,32 @@ class Objects:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._memory: OrderedDict[str, tuple[Entry | Segment, int]] = OrderedDict()
+        self._shelf: dict[int, ArchivedChapter] = {}
 
     def __repr__(self) -> str:
-        return f"<Objects remembered={len(self._memory)} bytes={self._bytes}>"
+        return f"<Objects remembered={len(self._memory)} bytes={self._bytes} shelf={sorted(self._shelf)}>"
 
     # Reading
 
+    def shelve(self, record: Retired) -> None:
+        """Read a retired chapter from its archive from now on. Cost: none, until something of it is asked for."""
+        self._shelf.setdefault(record.chapter, ArchivedChapter(record, self.get))
+
+    def is_shelved(self, chapter: int) -> bool:
+        """Whether a chapter is read from its archive: what is found of it, or absent, is so for ever."""
+        return chapter in self._shelf
+
     def remembered_entry(self, chapter: int, number: int) -> Entry | None:
         """The entry, if it need not be fetched."""
+        if chapter in self._shelf:
+            return None
         found = self._memory.get(entry_key(chapter, number))
         return found[0] if found and isinstance(found[0], Entry) else None
 
     def remembered_segment(self, key: SegmentKey) -> Segment | None:
         """The segment, if it need not be fetched."""
+        if key.chapter in self._shelf:
+            return None
         found = self._memory.get(_name(key))
         return found[0] if found and isinstance(found[0], Segment) else None
 
@@ -68,6 +84,8 @@ class Objects:
 
     async def fetch_entry(self, chapter: int, number: int) -> Entry | None:
         """The entry as the store has it now. Cost: one GET."""
+        if (archived := self._shelf.get(chapter)) is not None:
+            return await archived.entry(number)
         name = entry_key(chapter, number)
         blob = await self.get(name)
         if blob is None:
@@ -83,6 +101,8 @@ class Objects:
 
     async def fetch_segment(self, key: SegmentKey, *, remember: bool = True) -> Segment | None:
         """The segment as the store has it now. Cost: one GET."""
+        if (archived := self._shelf.get(key.chapter)) is not None:
+            return await archived.segment(key)
         blob = await self.get(_name(key))
         if blob is None:
             return None
@@ -92,11 +112,11 @@ class Objects:
             self.remember_segment(segment)
         return segment
 
-    async def get(self, name: str) -> Blob | None:
-        """An object as it lies there, or None: absent when asked. Cost: one GET."""
+    async def get(self, name: str, start: int = 0, stop: int | None = None) -> Blob | None:
+        """An object, or a range of it, as it lies there, or None: absent when asked. Cost: one GET."""
         started_ms = self._clock.elapsed_ms()
         try:
-            blob = await self._store.get(name)
+            blob = await self._store.get(name, start, stop)
         except NotFound as absent:
             self._tell(absent.now_ms, started_ms)
             return None

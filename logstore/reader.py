@@ -50,7 +50,8 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
     chapters = {position.last[0], *(session.chapter for session in position.sessions)}
     last = await objects.fetch_entry(*position.last)
     opened = [await objects.entry(session.chapter, session.number) for session in position.sessions]
-    records = [record for chapter in sorted(chapters) if (record := await looks.retired(chapter)) is not None]
+    unshelved = [chapter for chapter in sorted(chapters) if not objects.is_shelved(chapter)]
+    records = [record for chapter in unshelved if (record := await looks.retired(chapter)) is not None]
     gone = {record.chapter: record for record in records}
     if position.last[0] in gone:
         last = _retired_last(position.last, position.digest, gone[position.last[0]])
@@ -68,6 +69,11 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
         else:
             sessions.append(OpenSession(SessionId.of(entry), entry.body, session.tip, session.taken))
     frontier = Frontier(identity.id, identity.root, last, sessions)
+    unread = [record for record in records if record.archives and not frontier.has_taken(record)]
+    if unread:
+        for record in unread:
+            objects.shelve(record)
+        return await resume(position, identity, objects, looks)
     for record in records:
         frontier.take_retirement(record)
     return frontier

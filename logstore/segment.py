@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import zstandard
@@ -26,7 +26,15 @@ from logstore.event import NAME_BYTES_MAX, EncodedEvent
 from logstore.frame import ObjectType, decode_frame, encode_frame, unpack
 from logstore.keys import SegmentKey, segment_key
 
-__all__ = ["COUNT_MAX", "Columns", "Segment", "SegmentEncoder", "decode_segment"]
+__all__ = [
+    "COUNT_MAX",
+    "Columns",
+    "Segment",
+    "SegmentEncoder",
+    "decode_archived_segment",
+    "decode_segment",
+    "unpack_columns",
+]
 
 FINAL: Final = 0x0001
 SEALED: Final = 0x0002
@@ -37,6 +45,7 @@ _ONE_BYTE_NAMES_MAX: Final = 256
 _LISTS_MAX: Final = 10  # the lists that columns consist of; more is a bomb
 _ZSTD_LEVEL: Final = 1  # on small, alike events level 3 costs a third more time and saves nothing
 _HEADER: Final = struct.Struct(">QQQQQQIII32s32s")
+FRAME_BYTES: Final = 168  # of every segment: a prefix of 12, the header, a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,50 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
 
     Cost: one SHA-256 and one unpacking of the columns; no object per event but its key and payload.
     """
-    name = segment_key(key.writer, key.chapter, key.session, key.slot)
+    header = _decode_header(key, data)
+    rest = header.rest
+    if len(rest) != header.stored_size or hashlib.sha256(rest).digest() != header.stored_digest:
+        raise Corrupt(
+            f"segment body differs from its digest key={_name(key)} bytes={len(rest)} want={header.stored_size};"
+            " restore it"
+        )
+    return _segment(key, header, lambda: _decompress(rest, header.columns_size))
+
+
+def decode_archived_segment(key: SegmentKey, framed: bytes, packed: bytes) -> Segment:
+    """Decode a segment from its frame and its columns unpacked, as archives hold them. Raises Corrupt, naming it."""
+    header = _decode_header(key, framed)
+    if len(header.rest) or len(packed) != header.columns_size:
+        raise Corrupt(f"archived segment has another size than its frame says key={_name(key)} bytes={len(packed)}")
+    return _segment(key, header, lambda: packed)
+
+
+def unpack_columns(segment: Segment, data: bytes) -> tuple[bytes, bytes]:
+    """Split the bytes of a segment, which decoded to ``segment``, into its frame and its columns unpacked."""
+    framed, stored = data[:FRAME_BYTES], data[FRAME_BYTES:]
+    return framed, _decompress(stored, segment.columns_bytes) if stored else b""
+
+
+class _Header(NamedTuple):
+    """What the frame of a segment says, and the bytes that follow it."""
+
+    final: bool
+    sealed: bool
+    first_sequence: int
+    events: int
+    stamp: int
+    acknowledged: int
+    previous: bytes
+    digest: bytes
+    columns_size: int
+    stored_size: int
+    stored_digest: bytes
+    rest: memoryview
+
+
+def _decode_header(key: SegmentKey, data: bytes) -> _Header:
+    """Take the frame off; Corrupt unless it is that of this segment, and does not contradict itself."""
+    name = _name(key)
     frame = decode_frame(name, data, ObjectType.SEGMENT, FINAL | SEALED)
     if len(frame.body) != _HEADER.size:
         raise Corrupt(f"segment header has another size key={name} bytes={len(frame.body)}; restore the object")
@@ -219,15 +271,7 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         or (final and acknowledged != slot)
     ):
         raise Corrupt(f"segment header contradicts itself key={name}; restore the object")
-    if len(frame.rest) != stored_size or hashlib.sha256(frame.rest).digest() != stored_digest:
-        raise Corrupt(
-            f"segment body differs from its digest key={name} bytes={len(frame.rest)} want={stored_size}; restore it"
-        )
-    columns = None
-    if count:
-        columns = _unpack_columns(name, frame.rest, columns_size=columns_size, count=count)
-    return Segment(
-        key,
+    return _Header(
         final,
         sealed,
         first_sequence,
@@ -236,8 +280,26 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
         acknowledged,
         previous,
         frame.digest,
-        columns,
         columns_size,
+        stored_size,
+        stored_digest,
+        frame.rest,
+    )
+
+
+def _segment(key: SegmentKey, header: _Header, unpacked: Callable[[], bytes]) -> Segment:
+    return Segment(
+        key,
+        header.final,
+        header.sealed,
+        header.first_sequence,
+        header.events,
+        header.stamp,
+        header.acknowledged,
+        header.previous,
+        header.digest,
+        _decode_columns(key, header.events, unpacked) if header.events else None,
+        header.columns_size,
     )
 
 
@@ -245,15 +307,21 @@ class _Nonsense(ValueError):
     """The columns are not what FORMAT §6 says."""
 
 
-def _unpack_columns(name: str, stored: memoryview, *, columns_size: int, count: int) -> Columns:
+def _decode_columns(key: SegmentKey, count: int, unpacked: Callable[[], bytes]) -> Columns:
+    """Check the columns that ``unpacked`` brings to light."""
     try:
-        if zstandard.frame_content_size(stored) != columns_size:
-            raise _Nonsense("size announced twice, differently")
-        packed = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-        unpacked = unpack(packed, containers_max=_LISTS_MAX, max_array_len=COUNT_MAX, max_map_len=0)
-        return _check_columns(unpacked, count)
+        columns = unpack(unpacked(), containers_max=_LISTS_MAX, max_array_len=COUNT_MAX, max_map_len=0)
+        return _check_columns(columns, count)
     except (ValueError, TypeError, msgpack.UnpackException, zstandard.ZstdError, RecursionError) as error:
-        raise Corrupt(f"segment columns cannot be read key={name} cause={error!r:.80}; restore the object") from error
+        raise Corrupt(
+            f"segment columns cannot be read key={_name(key)} cause={error!r:.80}; restore the object"
+        ) from error
+
+
+def _decompress(stored: bytes | memoryview, size: int) -> bytes:
+    if zstandard.frame_content_size(stored) != size:
+        raise _Nonsense("size announced twice, differently")
+    return zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
 
 
 def _check_columns(unpacked: Any, count: int) -> Columns:
@@ -298,3 +366,7 @@ def _check_metas(metas: Any, count: int) -> dict[int, bytes]:
     if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise _Nonsense("metas")
     return dict(zip(indices, values, strict=True))
+
+
+def _name(key: SegmentKey) -> str:
+    return segment_key(key.writer, key.chapter, key.session, key.slot)

@@ -37,10 +37,14 @@ __all__ = ["FoldRecords", "Snapshots"]
 
 @dataclass(slots=True)
 class FoldRecords:
-    """What is listed of one fold: its manifests, oldest first, and how many registrations it has."""
+    """What is listed of one fold: its manifests, oldest first, and how many registrations it has had.
+
+    ``created_ms``: when the store got each of these, Unix milliseconds, None where it does not tell.
+    """
 
     manifests: list[ManifestKey] = field(default_factory=list)
     registrations: int = 0
+    created_ms: dict[ManifestKey | RegistrationKey, int | None] = field(default_factory=dict)
 
 
 class Snapshots:
@@ -61,8 +65,10 @@ class Snapshots:
             match parse_key(listed.key):
                 case ManifestKey() as key:
                     found[key.fold].manifests.append(key)
-                case RegistrationKey(of, number):
+                    found[key.fold].created_ms[key] = listed.modified_ms
+                case RegistrationKey(of, number) as key:
                     found[of].registrations = number + 1
+                    found[of].created_ms[key] = listed.modified_ms
         return dict(found)
 
     async def newest(self, *, but: Collection[ManifestKey] = ()) -> tuple[ManifestKey, ...]:
@@ -96,7 +102,7 @@ class Snapshots:
     async def register(self, registration: Registration, records: FoldRecords) -> bool:
         """Record that a projection is in use, or that it is not; False: the newest record says so already.
 
-        Cost: one GET; one PUT where it changes. Raises Corrupt, Missing, Unavailable.
+        Cost: one GET; one PUT and a LIST where it changes. Raises Corrupt, Missing, Unavailable.
         """
         fold, number = registration.key, records.registrations
         current = await self.registration(fold, records)
@@ -108,7 +114,10 @@ class Snapshots:
                 number += 1
                 current = await self.registration(fold, FoldRecords(registrations=number))
             else:
-                return True
+                newest = await self.records(fold)  # had we slept, an old number may be free again
+                if newest.registrations == number + 1:
+                    return True
+                number, current = newest.registrations, await self.registration(fold, newest)
         return False
 
     # Manifests and chunks

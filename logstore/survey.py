@@ -23,7 +23,7 @@ from logstore.errors import Missing
 from logstore.filestore.base import FileStore, Listed
 from logstore.frontier import Frontier, OpenSession
 from logstore.identity import Identity
-from logstore.keys import EntryKey, RetiredKey, SegmentKey, parse_key, retired_key, segment_key
+from logstore.keys import RETIRED, EntryKey, RetiredKey, SegmentKey, parse_key, retired_key, segment_key
 from logstore.retired import decode_retired
 from logstore.segment import Segment, decode_segment
 from logstore.session import SessionId, Tip
@@ -221,7 +221,7 @@ def _survey_session(
 async def _first_chapter(store: FileStore, identity: Identity) -> tuple[int, Frontier]:
     """The first chapter that is not retired, and the frontier at its beginning."""
     newest = None
-    async for listed in store.list("retired/"):
+    async for listed in store.list(RETIRED):
         key = parse_key(listed.key)
         if isinstance(key, RetiredKey):
             newest = key.chapter

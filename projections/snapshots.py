@@ -11,8 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
@@ -69,35 +68,31 @@ async def begin(
 ) -> tuple[Reader, Manifest | None]:
     """A reader that goes on from the newest whole snapshot at or before a stamp, whose rows ``state`` has then.
 
-    From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. Cost: a GET
-    for each manifest asked for, one per chunk, and as ``Reader.begin``. Raises Unavailable.
+    From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. What was
+    collected while it was read is not wrong: then there is a newer one. Cost: a GET for each manifest asked for, one
+    per chunk, and as ``Reader.begin``; a LIST more where something is wrong. Raises Unavailable.
     """
-    async with aclosing(_whole_snapshots(log.snapshots, records, damage, at)) as whole:
-        async for manifest, rows in whole:
-            reader = read(manifest.position(log.identity.id))
-            try:
-                await reader.begin()
-            except (StaleStore, Trimmed) as error:
-                damage.append(error)
-            else:
-                state.load(rows, manifest.stamp, manifest.verdicts)
-                return reader, manifest
-    return read(None), None
-
-
-async def _whole_snapshots(
-    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], at: int
-) -> AsyncGenerator[tuple[Manifest, Rows], None]:
-    """The snapshots of a fold at or before a stamp, the newest first, with their rows; damaged ones are noted."""
-    for key in reversed(records.manifests):
+    snapshots, tried = log.snapshots, set[ManifestKey]()
+    left = [*records.manifests]
+    while left:
+        key = left.pop()
+        tried.add(key)
         try:
             manifest = await snapshots.manifest(key)
-            rows = await _load_rows(snapshots, manifest) if manifest.stamp <= at else None
-        except (Corrupt, Missing) as error:
-            damage.append(error)
+            if manifest.stamp > at:
+                continue
+            rows = await _load_rows(snapshots, manifest)
+            reader = read(manifest.position(log.identity.id))
+            await reader.begin()
+        except (Corrupt, Missing, StaleStore, Trimmed) as error:
+            there = await snapshots.records(key.fold)
+            if key in there.manifests:
+                damage.append(error)
+            left = [key for key in there.manifests if key not in tried]
         else:
-            if rows is not None:
-                yield manifest, rows
+            state.load(rows, manifest.stamp, manifest.verdicts)
+            return reader, manifest
+    return read(None), None
 
 
 async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
@@ -234,6 +229,19 @@ class Snapshotter:
         self._last = await self._snapshots.create_manifest(manifest)
         self._layout = layout
         return self._last
+
+    async def look_at_kept(self, manifest: Manifest) -> None:
+        """Look whether the chunks that a manifest took over are there still, now that it is published.
+
+        Retention leaves them alone unless publishing took longer than it waits. Cost: a GET per chunk. Raises Corrupt,
+        Missing: nobody builds on this manifest, and retention does not count it.
+        """
+        kept = [listed for listed in manifest.chunks if (listed.key.chapter, listed.key.number) != manifest.point]
+        try:
+            await _in_order((_fetch(self._snapshots, listed) for listed in kept), lambda _: None)
+        except (Corrupt, Missing):
+            self.damaged.add(manifest.key)
+            raise
 
     async def _load(self, base: ManifestKey | None) -> tuple[Manifest | None, Layout, Rows]:
         layout = Layout()

@@ -279,7 +279,10 @@ class View(Table):
             raise cut
         if cut is None or position is None:
             raise Unavailable(f"the point's chapter was retired meanwhile point={entry.address}; take another snapshot")
-        return await self._snapshotter.publish(cut, position)
+        manifest = await self._snapshotter.publish(cut, position)
+        if self._log.now_ms() - stamp_ms(entry.stamp) > self._log.identity.grace_ms // 2:
+            await self._snapshotter.look_at_kept(manifest)
+        return manifest
 
     def _point_ahead(self) -> Entry | None:
         """A point that the watermark has not reached, with nothing visible above it, that builds on nothing damaged."""

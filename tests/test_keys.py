@@ -11,21 +11,25 @@ from hypothesis import strategies as st
 from logstore.errors import InvalidArgument
 from logstore.keys import (
     NUMBER_MAX,
+    ArchiveKey,
     ChunkKey,
     EntryKey,
     Fold,
     Key,
     ManifestKey,
+    PinKey,
     RegistrationKey,
     RetiredKey,
     SegmentKey,
     StoreKey,
+    archive_key,
     chunk_key,
     entry_key,
     escape_name,
     is_name,
     manifest_key,
     parse_key,
+    pin_key,
     registration_key,
     retired_key,
     roster_prefix,
@@ -56,6 +60,8 @@ PARSES += [
     (f"{FOLD_TEXT}/manifest/{POINT}", ManifestKey(FOLD, 2, 7)),
     (f"{FOLD_TEXT}/registration/0000000004", RegistrationKey(FOLD, 4)),
     (f"chunks/{POINT}-{'0f' * 32}", ChunkKey(2, 7, bytes([15]) * 32)),
+    ("archive/0000000003/00112233445566ff/0000000001", ArchiveKey(3, bytes.fromhex("00112233445566ff"), 1)),
+    ("pins/00112233445566ff/0000000009", PinKey(bytes.fromhex("00112233445566ff"), 9)),
 ]
 NUMBERS = "/0000000000/0000000000/0000000000"
 FOREIGN = [
@@ -82,6 +88,9 @@ FOREIGN = [
     f"snapshots/p/0000000000/00112233445566ff/manifest/{POINT}",
     *(f"chunks/{end}" for end in ("", POINT, f"{POINT}-", f"{POINT}-{'0f' * 31}", f"{POINT}-{'0F' * 32}")),
     *(f"chunks/{end}" for end in ("0f" * 32, f"{POINT}-{'0f' * 32}/", f"{POINT}-{'0f' * 33}", f"{POINT}{'0f' * 32}")),
+    *(f"archive/{end}" for end in ("", "0000000003", "0000000003/00112233445566FF/0000000001")),
+    *(f"archive/{end}" for end in ("3/00112233445566ff/0000000001", "0000000003/00112233445566/0000000001")),
+    *(f"pins/{end}" for end in ("", "00112233445566ff", "00112233445566ff/9", "00112233445566ff/0000000009/")),
     *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
 ]
 
@@ -115,6 +124,10 @@ def build(key: Key) -> str:
             return registration_key(key)
         case ChunkKey():
             return chunk_key(key)
+        case ArchiveKey():
+            return archive_key(key)
+        case PinKey():
+            return pin_key(key)
 
 
 numbers = st.integers(0, NUMBER_MAX)
@@ -127,6 +140,8 @@ keys = (
     | st.builds(ManifestKey, folds, numbers, numbers)
     | st.builds(RegistrationKey, folds, numbers)
     | st.builds(ChunkKey, numbers, numbers, st.binary(min_size=32, max_size=32))
+    | st.builds(ArchiveKey, numbers, st.binary(min_size=8, max_size=8), numbers)
+    | st.builds(PinKey, st.binary(min_size=8, max_size=8), numbers)
 )
 
 

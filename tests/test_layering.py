@@ -17,15 +17,15 @@ LAYERS = {
     "logstore": (
         "errors",
         "aside event clock keys digest finding frame token receipt metrics",
-        "segment entry identity retired session frontier chunk manifest registration named filestore",
-        "looks buffer trail",
+        "segment entry identity retired session frontier chunk manifest registration pin archive named filestore",
+        "looks buffer trail shelf",
         "objects",
         "witness",
-        "roster seal unsettled catchup",
+        "roster seal unsettled catchup chapter pins",
         "writer follower",
-        "reader snapshots retention stagelogs walk",
-        "survey snapshotcheck",
-        "check backup",
+        "reader snapshots stagelogs walk",
+        "survey snapshotcheck retention",
+        "check backup keeper",
         "log",
         "testing",
     ),
@@ -43,7 +43,7 @@ LAYERS = {
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
     "logstore": "errors event clock keys digest finding frame token receipt frontier segment entry identity retired "
-    "session chunk manifest registration named",
+    "session chunk manifest registration pin archive named",
     "projections": "values spans decoded projection index query layout",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
