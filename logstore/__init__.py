@@ -47,8 +47,10 @@ from logstore.filestore.base import FileStore
 from logstore.finding import Finding, Progress
 from logstore.follower import FollowSettings
 from logstore.frontier import Position
+from logstore.keeper import Garbage, Keeper, KeepSettings, Retirement
 from logstore.log import Log, LogSettings
 from logstore.log import open_log as open
+from logstore.pins import Pin
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.survey import OpenSessionSurvey, Sealing, Survey
@@ -77,6 +79,11 @@ __all__ = [
     "Survey",
     "OpenSessionSurvey",
     "Sealing",
+    "Keeper",
+    "KeepSettings",
+    "Retirement",
+    "Garbage",
+    "Pin",
     # The store below, and time
     "FileStore",
     "RetrySettings",

@@ -161,7 +161,7 @@ class Keeper:
         self._rng = rng
         self._close_chapter = close_chapter
         self._read_whole: set[ChunkKey] = set()  # chunks that this process has read, and found whole
-        self._cleared: dict[int, _Moment] = {}  # retired chapters of which nothing was left then
+        self._cleared: dict[int, _Moment] = {}  # retired chapters, and when nothing was left of them
 
     def __repr__(self) -> str:
         return f"<Keeper {self._settings} cleared={len(self._cleared)}>"
@@ -198,7 +198,7 @@ class Keeper:
     async def close_chapter(self) -> bool:
         """End the newest chapter if it is old or long enough; False: it is not, or holds no session.
 
-        Cost: as finding the roster's tail, and 2 GETs; 8 requests where it ends. Raises ClockSkew, Missing, Unavailable.
+        Cost: as finding the roster's tail, and 2 GETs; 8 requests where it ends. Raises ClockSkew, Unavailable.
         """
         tail = await self._roster.find_tail()
         if tail is None or isinstance(tail.body, Closed):
@@ -356,17 +356,20 @@ class Keeper:
         whole log; a DELETE per object. Raises Corrupt, Unavailable: what was deleted is, run it again.
         """
         await self._store_now_ms()
-        duties: list[Callable[[], AsyncIterator[Garbage]]] = [
-            self._old_chapters,
-            self._old_archives,
-            self._old_pins,
-            self._old_probes,
-        ]
         async for garbage in self._collect_snapshots(dry_run):
             yield garbage
-        for duty in duties:
-            async for garbage in self._delete(duty(), dry_run):
+        began, due = self._now(), await self._old_chapters()
+        is_cleared = all(chapter in self._cleared and not self._is_grace_ago(self._cleared[chapter]) for chapter in due)
+        for duty in (
+            self._left_in(set() if is_cleared else due),
+            self._old_archives(due),
+            self._old_pins(),
+            self._old_probes(),
+        ):
+            async for garbage in self._delete(duty, dry_run):
                 yield garbage
+        if not dry_run and not is_cleared:
+            self._cleared = dict.fromkeys(due, began)
 
     async def _delete(self, garbage: AsyncIterator[Garbage], dry_run: bool) -> AsyncGenerator[Garbage, None]:
         """Delete some at a time; yield each."""
@@ -431,28 +434,22 @@ class Keeper:
                         continue
         return listed
 
-    async def _old_records(self) -> set[int]:
+    async def _old_chapters(self) -> set[int]:
         """The chapters whose retirement records are a grace old."""
         listing = self._store.list(RETIRED)
         keys = [parse_key(listed.key) async for listed in listing if self._is_old(listed.modified_ms)]
         return {key.chapter for key in keys if isinstance(key, RetiredKey)}
 
-    async def _old_chapters(self) -> AsyncGenerator[Garbage, None]:
-        """What is left of chapters whose records are a grace old, and what has landed there since."""
-        due = await self._old_records()
-        if all(chapter in self._cleared and not self._is_grace_ago(self._cleared[chapter]) for chapter in due):
-            return
-        began = self._now()
-        for prefix in ("log/", "roster/"):
+    async def _left_in(self, due: set[int]) -> AsyncGenerator[Garbage, None]:
+        """What is left of chapters, and what has landed there since."""
+        for prefix in ("log/", "roster/") if due else ():
             async for listed in self._store.list(prefix):
                 key = parse_key(listed.key)
                 if isinstance(key, SegmentKey | EntryKey) and key.chapter in due:
                     yield Garbage(listed.key, listed.size, "its chapter was retired a grace ago")
-        self._cleared = dict.fromkeys(due, began)
 
-    async def _old_archives(self) -> AsyncGenerator[Garbage, None]:
+    async def _old_archives(self, due: set[int]) -> AsyncGenerator[Garbage, None]:
         """Attempts at archives that came to nothing."""
-        due = await self._old_records()
         async for listed in self._store.list(ARCHIVE):
             key = parse_key(listed.key)
             if isinstance(key, ArchiveKey) and key.chapter in due:

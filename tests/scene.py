@@ -34,7 +34,7 @@ from logstore.segment import Segment, SegmentEncoder, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.process import Process, SimulatedClock
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, StoreFace, Weather
-from tests.simulation.truth import Truth
+from tests.simulation.truth import Truth, is_garbage
 
 __all__ = [
     "Carry",
@@ -344,7 +344,7 @@ class Scene:
         self.seed = seed
         self.weather = weather
         self.loop = SimulatedLoop(random.Random(f"{seed} loop"), time_s_max=200_000, steps_max=STEPS_MAX)
-        self.store = SimulatedStore(self.loop, random.Random(f"{seed} store"))
+        self.store = SimulatedStore(self.loop, random.Random(f"{seed} store"), is_garbage=is_garbage)
         self.world = self.store.face(None)
 
     def machine(self, name: str, *, skew_ms: int = 0, drift: float = 0.0) -> Machine:
@@ -449,9 +449,8 @@ class Scene:
         return held
 
     def forget(self, name: str) -> None:
-        """The store loses an object, and that its name was used: whoever takes it anew is not to blame."""
-        self.store.lose(name)
-        self.store._contents.pop(name, None)
+        """See SimulatedStore."""
+        self.store.forget(name)
 
     def collect(self, chapter: int) -> list[str]:
         """Delete what a retired chapter held, names and all."""

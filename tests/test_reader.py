@@ -403,7 +403,7 @@ async def test_a_position_of_another_store_is_stale(scene: Scene) -> None:
         identity = log.identity
     for name in scene.store.contents():
         scene.store.lose(name)
-    scene.store._contents.clear()  # from here on it is another store
+    scene.store._ever.clear()  # from here on it is another store
     copied = Identity(bytes(16), identity.created_ms, identity.grace_ms, "full", identity.id)
     await scene.world.create("store", encode_identity(copied))
     async with scene.machine("other").open() as log:
@@ -478,7 +478,7 @@ async def test_damage_is_named_and_what_lies_before_it_is_read(scene: Scene, dam
     if damage == "lost":
         scene.store.lose(name)
     else:
-        scene.store._contents.pop(name)
+        scene.store._ever.pop(name)
         scene.store.flip(name, 777)
     seen: list[str] = []
 
@@ -502,7 +502,7 @@ async def test_skipping_damage_keeps_other_sessions_readable(scene: Scene, damag
     if damage == "lost":
         scene.store.lose(name)
     else:
-        scene.store._contents.pop(name)
+        scene.store._ever.pop(name)
         scene.store.flip(name, 777)
     async with scene.machine("reader").open() as log:
         reader = log.read(on_damage="skip")

@@ -100,7 +100,9 @@ class SimulatedStore:
     'created'
     >>> loop.close()
 
-    For processes: face. For scenarios: contents, keys, lose, flip, restore. For checkers: requests, digest.
+    Everybody's invariant: a name is used for one content, for ever (P4); ``scratch`` is excepted, and names that
+    ``is_garbage`` calls so when something lands there. For processes: face. For scenarios: contents, ever, keys, holds, lose, flip, forget,
+    restore. For checkers: requests, digest.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class SimulatedStore:
         date_ms: int = 1,
         page_keys: int = 1_000,
         scratch: str = "probe/",
+        is_garbage: Callable[[SimulatedStore, str], bool] = lambda _, key: False,
         on_request: Callable[[Request], None] | None = None,
     ) -> None:
         self.loop = loop
@@ -124,9 +127,10 @@ class SimulatedStore:
         self._rng = rng
         self._date_ms = date_ms
         self._scratch = scratch
+        self._is_garbage = is_garbage
         self._on_request = on_request
         self._bucket = MemoryStore(clock=self.clock)
-        self._contents: dict[str, str] = {}  # every name ever used, and the digest of what it held
+        self._ever: dict[str, bytes] = {}  # every name ever used, and what it held first
 
     def __repr__(self) -> str:
         return f"<SimulatedStore {self._bucket!r} requests={len(self.requests)}>"
@@ -140,6 +144,19 @@ class SimulatedStore:
     def contents(self) -> dict[str, bytes]:
         """Return what the bucket holds now, in key order."""
         return {key: self._look(key) for key in self.keys()}
+
+    def ever(self) -> dict[str, bytes]:
+        """Return what every name held that was ever used, in key order: what was deleted, too."""
+        return dict(sorted(self._ever.items()))
+
+    def forget(self, key: str) -> None:
+        """Damage: the object is lost, and that its name was ever used: whoever takes it anew is not to blame."""
+        self.lose(key)
+        self._ever.pop(key, None)
+
+    def holds(self, key: str) -> bool:
+        """Whether the bucket holds an object of this name now."""
+        return key in self.keys(key)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of the bucket now, in order."""
@@ -223,9 +240,14 @@ class SimulatedStore:
             return None, error
         request.effect = _EFFECTS[request.verb]
         if request.landed and not request.key.startswith(self._scratch):
-            held = self._contents.setdefault(request.key, request.content)
-            assert held == request.content, f"P4: a name was used for two contents: {request}, once {held}"
+            self._remember(request)
         return result, None
+
+    def _remember(self, request: Request) -> None:
+        data = self._look(request.key)
+        held = self._ever.setdefault(request.key, data)
+        is_same = held == data or self._is_garbage(self, request.key)
+        assert is_same, f"P4: a name was used for two contents: {request}"
 
     def date(self, now_ms: int) -> int:
         """The store's time as it tells it: HTTP dates have whole seconds."""

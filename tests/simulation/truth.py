@@ -15,11 +15,18 @@ import msgpack
 
 from logstore.entry import Entry, Open, decode_entry, require_follows
 from logstore.identity import decode_identity
-from logstore.keys import STORE, EntryKey, SegmentKey, entry_key, parse_key, segment_key
+from logstore.keys import STORE, EntryKey, SegmentKey, entry_key, parse_key, retired_key, segment_key
 from logstore.segment import decode_segment
 from logstore.session import SessionId, Tip
+from logstore.testing.simulation import SimulatedStore
 
-__all__ = ["TrueEvent", "TrueSession", "Truth"]
+__all__ = ["TrueEvent", "TrueSession", "Truth", "is_garbage"]
+
+
+def is_garbage(store: SimulatedStore, name: str) -> bool:
+    """Whether nobody relies on what lands under this name: its chapter is retired."""
+    key = parse_key(name)
+    return isinstance(key, EntryKey | SegmentKey) and store.holds(retired_key(key.chapter))
 
 
 class TrueEvent(NamedTuple):
