@@ -226,7 +226,7 @@ class Frontier:
             if slots_read < held.slots:
                 raise Trimmed(
                     f"history not read yet is retired record={retired_key(record.chapter)} session={number}"
-                    f" slots_read={slots_read} slots={held.slots}; start again from the newest snapshot"
+                    f" slots_read={slots_read} slots={held.slots}; start from a snapshot, or `log.oldest()`"
                 )
         for address in [address for address in self.sessions if address[0] == record.chapter]:
             del self.sessions[address]

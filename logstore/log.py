@@ -419,6 +419,17 @@ class Log:
             skip_damage=skip_damage,
         )
 
+    async def oldest(self) -> Position | None:
+        """Where what is kept begins, for ``read`` and ``follow``; None: at the beginning, nothing was dropped.
+
+        Cost: 1 GET, or 2·log2 of the retired chapters. Raises Corrupt, Unavailable.
+        """
+        last = await self._last_retired()
+        record = await self._looks.retired(last.chapter) if last else None
+        if last is None or record is None or record.archives:
+            return None
+        return Frontier(self.identity.id, self.identity.root, last).position()
+
     # Following
 
     @property

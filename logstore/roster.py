@@ -23,7 +23,7 @@ from logstore.clock import StampClock
 from logstore.entry import NONCE_BYTES, Begin, Body, Closed, Entry, encode_entry, next_entry, require_follows
 from logstore.errors import AlreadyExists, Missing, Unavailable
 from logstore.identity import Identity
-from logstore.keys import entry_key
+from logstore.keys import entry_key, retired_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 
@@ -60,10 +60,16 @@ async def gallop(probe: Callable[[int], Awaitable[T | None]], first: int) -> tup
 async def is_tail(objects: Objects, looks: Looks, chapter: int, number: int) -> bool:
     """Whether the list ends before ``number``, which was absent just now; False: it is there after all.
 
-    Cost: two GETs, more when something lies beyond. Raises Missing when the number was lost.
+    Cost: two GETs, one more when the list is empty, more when something lies beyond. Raises Missing when the number was
+    lost, or the record that its chapter is retired.
     """
     beyond = await asyncio.gather(objects.entry(chapter, number + 1), objects.entry(chapter + 1, 0))
     if not any(beyond):
+        is_empty = (chapter, number) == (0, 0)
+        if is_empty and await looks.look(1) is not None and await looks.look(0) is None:
+            raise Missing(
+                f"a later chapter is retired, and the record of this one is gone key={retired_key(0)}; restore it"
+            )
         return True
     if await objects.entry(chapter, number) is None and await looks.look(chapter) is None:
         raise Missing(f"a roster entry is gone key={entry_key(chapter, number)}; restore it")

@@ -18,11 +18,13 @@ import logstore
 from logstore import (
     ClockSkew,
     Event,
+    KeepSettings,
     Log,
     LogSettings,
     LogStoreError,
     NotStored,
     Position,
+    Trimmed,
     Unavailable,
     Unknown,
     Writer,
@@ -33,7 +35,21 @@ from projections import View
 from tests.simulation.history import Append, History, Outcome, Stream
 from tests.simulation.views import Chain, Glass, thing_of
 
-__all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Viewing", "Writing"]
+__all__ = [
+    "Actor",
+    "Closer",
+    "Consumer",
+    "Job",
+    "Keeping",
+    "Pinning",
+    "Reading",
+    "Stage",
+    "Viewing",
+    "Writing",
+    "first_chapter_after",
+    "read_all",
+    "resolve",
+]
 
 Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
 
@@ -47,6 +63,8 @@ class Stage:
     history: History
     log_settings: LogSettings
     weather: Weather
+    policy: str = "full"
+    grace_ms: int = 86_400_000
     unknowns: list[tuple[Append, Unknown]] = field(default_factory=list)
 
 
@@ -121,6 +139,8 @@ class Actor:
                     clock=self.process.clock,
                     rng=random.Random(self.rng.random()),
                     settings=self.stage.log_settings,
+                    history=self.stage.policy,
+                    grace_ms=self.stage.grace_ms,
                 ) as log,
                 asyncio.TaskGroup() as group,
             ):
@@ -198,7 +218,7 @@ class Writing:
             history.note(me, f"loses patience with {ids[0]}")
         glass = self._viewing.glass if self._viewing else None
         if append.receipt is not None and glass is not None and rng.random() < 0.5:
-            with suppress(TimeoutError, *Forgivable):
+            with suppress(TimeoutError, Trimmed, *Forgivable):
                 await glass.wait_for(append)
         if append.receipt is not None and rng.random() < 0.15 and not actor.stopping.is_set():
             await self._wait_until_settled(actor, log, append, glass)
@@ -206,14 +226,14 @@ class Writing:
     async def _wait_until_settled(self, actor: Actor, log: Log, append: Append, glass: Glass | None) -> None:
         assert append.receipt is not None
         if glass is not None:
-            with suppress(TimeoutError, *Forgivable):
+            with suppress(TimeoutError, Trimmed, *Forgivable):
                 await glass.settled(append)
             return
         history, me = actor.stage.history, append.process
         try:
             async with asyncio.timeout(10):
                 await log.settled(append.receipt)
-        except (TimeoutError, *Forgivable):
+        except (TimeoutError, Trimmed, *Forgivable):
             return
         history.settled.append((append.ids[0], actor.stage.loop.time()))
         history.note(me, f"is told that {append.ids[0]} is settled")
@@ -244,12 +264,19 @@ class Consumer:
     position: str | None = None
     at_position: int = 0
     stream: Stream | None = None
+    first_chapter: int = 0
 
     def begin(self, process: str, at_s: float) -> Stream:
         """Go on from what was saved."""
         before = tuple(self.stream.all[: self.at_position]) if self.stream else ()
-        self.stream = Stream(self.name, process, self.settled, True, at_s, before)
+        self.stream = Stream(self.name, process, self.settled, True, at_s, before, self.first_chapter)
         return self.stream
+
+    def start_over(self, oldest: Position | None) -> None:
+        """Forget what was seen: what comes next was dropped."""
+        self.stream, self.at_position = None, 0
+        self.position = None if oldest is None else str(oldest)
+        self.first_chapter = first_chapter_after(oldest)
 
     def save(self, position: Position) -> None:
         """Remember the position after the last event seen."""
@@ -290,23 +317,39 @@ class Reading:
         stage.history.note(me, f"{stream.consumer} follows after {len(stream.before)}")
         after = None if self.consumer.position is None else Position.parse(self.consumer.position)
         events = log.follow(after=after, settled=self.consumer.settled)
-        async for event in events:
-            stage.history.see(stream, event)
-            if rng.random() < 0.3:
-                assert events.position is not None
-                self.consumer.save(events.position)
-            if rng.random() < 0.02:
-                await actor.sleep(2)
+        try:
+            async for event in events:
+                stage.history.see(stream, event)
+                if rng.random() < 0.3:
+                    assert events.position is not None
+                    self.consumer.save(events.position)
+                if rng.random() < 0.02:
+                    await actor.sleep(2)
+        except Trimmed as error:
+            stage.history.trim(me, str(error))
+            self.consumer.start_over(await log.oldest())
 
 
 async def read_all(stage: Stage, me: str, log: Log, *, settled: bool) -> Stream:
-    """Read the whole log as it is now."""
-    stream = Stream(f"read {'settled ' if settled else ''}of {me}", me, settled, False, stage.loop.time())
-    stage.history.streams.append(stream)
-    async for event in log.read(settled=settled):
-        stage.history.see(stream, event)
-    stream.ended_s = stage.loop.time()
-    return stream
+    """Read all of the log that is kept now."""
+    while True:
+        oldest = await log.oldest()
+        stream = Stream(f"read {'settled ' if settled else ''}of {me}", me, settled, False, stage.loop.time())
+        stream.first_chapter = first_chapter_after(oldest)
+        stage.history.streams.append(stream)
+        try:
+            async for event in log.read(oldest, settled=settled):
+                stage.history.see(stream, event)
+        except Trimmed as error:
+            stage.history.trim(me, str(error))
+            continue
+        stream.ended_s = stage.loop.time()
+        return stream
+
+
+def first_chapter_after(oldest: Position | None) -> int:
+    """The first chapter that is kept, when reading begins there."""
+    return 0 if oldest is None or oldest.last is None else oldest.last[0] + 1
 
 
 class Viewing:
@@ -326,20 +369,28 @@ class Viewing:
         self.glass = None  # that of an earlier process
         while not actor.stopping.is_set():
             self._opened += 1
-            acknowledged = len(history.acknowledged)
-            async with View.open(log, Chain(), follow=self._follow) as view:
-                glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
-                glass.look(acknowledged=acknowledged)
-                watching = asyncio.create_task(glass.watch())
-                self.glass = glass
-                try:
-                    await self._look(actor, glass)
-                finally:
-                    self.glass = None
-                    watching.cancel()
-                    await asyncio.wait([watching])
-                if not watching.cancelled() and watching.exception() is not None:
-                    await watching
+            try:
+                await self._view(actor, log)
+            except Trimmed as error:
+                history.trim(me, str(error))
+
+    async def _view(self, actor: Actor, log: Log) -> None:
+        assert actor.process is not None
+        me, history = actor.process.name, actor.stage.history
+        acknowledged = len(history.acknowledged)
+        async with View.open(log, Chain(), follow=self._follow) as view:
+            glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
+            glass.look(acknowledged=acknowledged)
+            watching = asyncio.create_task(glass.watch())
+            self.glass = glass
+            try:
+                await self._look(actor, glass)
+            finally:
+                self.glass = None
+                watching.cancel()
+                await asyncio.wait([watching])
+            if not watching.cancelled() and watching.exception() is not None:
+                await watching
 
     async def _look(self, actor: Actor, glass: Glass) -> None:
         rng, history = actor.rng, actor.stage.history
@@ -382,3 +433,55 @@ class Closer:
             if not actor.stopping.is_set():
                 await log.close_chapter()
                 actor.stage.history.note(actor.name, "closed a chapter")
+
+
+class Keeping:
+    """Snapshots a view, ends chapters, retires them and collects: what ``logstore keep`` does, and much sooner."""
+
+    def __init__(self, *, pause_s: float, settings: KeepSettings) -> None:
+        self._pause_s = pause_s
+        self._settings = settings
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Keep the log until told to stop; with another view when this one was too slow."""
+        while not actor.stopping.is_set():
+            try:
+                async with View.open(log, Chain(), follow=True) as view:
+                    await self._keep(actor, log, view)
+            except Trimmed as error:
+                assert actor.process is not None
+                actor.stage.history.trim(actor.process.name, str(error))
+
+    async def _keep(self, actor: Actor, log: Log, view: View) -> None:
+        assert actor.process is not None
+        keeper, history, me = log.keeper(self._settings), actor.stage.history, actor.process.name
+        while not actor.stopping.is_set():
+            await actor.sleep(self._pause_s)
+            try:
+                if await keeper.close_chapter():
+                    history.note(me, "closed a chapter")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(actor.rng.choice([1, 5])):
+                        await view.snapshot()
+                for retirement in await keeper.retire(dry_run=actor.rng.random() < 0.1):
+                    history.note(me, str(retirement))
+                async for garbage in keeper.collect(dry_run=actor.rng.random() < 0.1):
+                    history.note(me, str(garbage))
+            except Forgivable as error:
+                history.note(me, f"keeps in vain: {error}")
+
+
+class Pinning:
+    """Holds a pin, renewed in time, on all that is kept when it begins; lets go of it now and then."""
+
+    def __init__(self, *, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    async def work(self, actor: Actor, log: Log) -> None:
+        """Hold one pin after the other."""
+        while not actor.stopping.is_set():
+            await actor.sleep(self._pause_s)
+            async with log.pin(actor.name, for_ms=round(self._pause_s * 1_000)) as pin:
+                for _ in range(actor.rng.randrange(4)):
+                    await actor.sleep(self._pause_s / 4)
+                    await pin.renew()

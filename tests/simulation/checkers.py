@@ -18,6 +18,7 @@ from logstore.testing.store import Request
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import VIEW_CHECKERS
 from tests.simulation.history import Append, History, Outcome, Stream
+from tests.simulation.retention import p11_retention_is_safe
 from tests.simulation.snapshots import p10_snapshots_are_the_fold
 from tests.simulation.truth import Truth
 
@@ -44,7 +45,7 @@ def p1_durable(evidence: Evidence) -> Iterator[str]:
         seen = {event.id for event in stream.all}
         for append in evidence.history.appends:
             if append.outcome is Outcome.STORED and append.ended_s is not None and append.ended_s <= stream.began_s:
-                for id_ in sorted(set(append.ids) - seen):
+                for id_ in sorted(set(append.ids) - seen - _dropped(evidence.truth, stream)):
                     yield f"P1 acknowledged at {append.ended_s}, unread by {stream.consumer} at {stream.began_s}: {id_}"
 
 
@@ -82,7 +83,7 @@ def p5_no_contention(evidence: Evidence) -> Iterator[str]:
     for request in evidence.requests:
         if request.key.startswith("probe/"):
             continue
-        if request.verb == "delete":
+        if request.verb == "delete" and evidence.policy == "full":
             yield f"P5 nobody deletes: {request}"
         if request.verb != "create":
             continue
@@ -96,6 +97,8 @@ def p5_no_contention(evidence: Evidence) -> Iterator[str]:
             case SegmentKey() if request.landed and request.key in holding_events:
                 yield f"P5 events under a session of another process: {request}"
             case SegmentKey():
+                pass
+            case RetiredKey() if evidence.policy != "full":
                 pass
             case RetiredKey() | None:
                 yield f"P5 an odd creation: {request}"
@@ -135,10 +138,11 @@ def p7_one_order(evidence: Evidence) -> Iterator[str]:
     """Settled streams are prefixes of one order, which respects writers' order and causality; settled is final."""
     truth, history = evidence.truth, evidence.history
     for stream in history.streams:
-        ids = [event.id for event in stream.all]
-        if stream.settled and ids != truth.ids[: len(ids)]:
-            at = next(i for i, id_ in enumerate(ids) if truth.ids[i : i + 1] != [id_])
-            wanted = truth.events[at : at + 1]
+        ids, kept = [event.id for event in stream.all], truth.since(stream.first_chapter)
+        true_ids = [event.id for event in kept]
+        if stream.settled and ids != true_ids[: len(ids)]:
+            at = next(i for i, id_ in enumerate(ids) if true_ids[i : i + 1] != [id_])
+            wanted = kept[at : at + 1]
             yield f"P7 {stream.consumer} saw {ids[at]} {stream.all[at].order} as its {at}th, not {wanted}"
         if (stream.settled or not stream.follows) and any(b.order <= a.order for a, b in pairwise(stream.events)):
             yield f"P7 {stream.consumer} did not see events in order"
@@ -193,8 +197,12 @@ def _settled_is_final(evidence: Evidence) -> Iterator[str]:
 
 def p8_convergent(evidence: Evidence) -> Iterator[str]:
     """A fold that minds the order has one digest for each watermark, whoever folds."""
-    digests = fold(evidence.truth.ids)
+    digests_since: dict[int, list[str]] = {}
     for stream in [*_whole_reads(evidence), *(s for s in evidence.history.streams if s.settled)]:
+        first = stream.first_chapter
+        if first not in digests_since:
+            digests_since[first] = fold([event.id for event in evidence.truth.since(first)])
+        digests = digests_since[first]
         in_order = sorted(stream.all, key=lambda event: event.order)
         watermark = max((event.order for event in in_order if event.settled), default=None)
         settled = [] if watermark is None else [event.id for event in in_order if event.order <= watermark]
@@ -261,10 +269,17 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot."""
+    """Nobody lists, but who opens a view or takes a snapshot, and keepers."""
     for request in evidence.requests:
+        if request.process.startswith("keeper"):
+            continue
         if request.verb == "list" and not request.key.startswith(("probe/", "snapshots/")):
             yield f"P14 a LIST: {request}"
+
+
+def _dropped(truth: Truth, stream: Stream) -> set[str]:
+    """What a stream cannot have seen: it lay in chapters that had been dropped."""
+    return {event.id for event in truth.events if event.order[1] < stream.first_chapter}
 
 
 def _whole_reads(evidence: Evidence) -> Iterable[Stream]:
@@ -287,4 +302,5 @@ CHECKERS: Sequence[Callable[[Evidence], Iterator[str]]] = (
     p14_cheap,
     *VIEW_CHECKERS,
     p10_snapshots_are_the_fold,
+    p11_retention_is_safe,
 )

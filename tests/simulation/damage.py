@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from logstore import Corrupt, Log, Missing
+from logstore import Corrupt, Log, Missing, Position
 from logstore.entry import Open
-from logstore.keys import EntryKey, SegmentKey, StoreKey, parse_key
+from logstore.keys import ArchiveKey, EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key
 from logstore.session import SessionId
 from tests.simulation.truth import TrueEvent, Truth
 
@@ -30,11 +30,11 @@ def pick(rng: random.Random, keys: Sequence[str]) -> str:
     return rng.choice(kinds[rng.choice(sorted(kinds, key=lambda kind: kind.__name__))])
 
 
-async def read_through(log: Log, *, skip: bool) -> tuple[list[Event], str]:
-    """Everything that a reading yields, and the error that ended it, if any."""
+async def read_through(log: Log, oldest: Position | None, *, skip: bool) -> tuple[list[Event], str]:
+    """Everything that a reading from ``oldest`` on yields, and the error that ended it, if any."""
     events: list[Event] = []
     try:
-        async for event in log.read(on_damage="skip" if skip else "raise"):
+        async for event in log.read(oldest, on_damage="skip" if skip else "raise"):
             assert event.data is not None
             events.append((event.order, event.data["id"]))
     except (Corrupt, Missing) as error:
@@ -42,23 +42,26 @@ async def read_through(log: Log, *, skip: bool) -> tuple[list[Event], str]:
     return events, ""
 
 
-def judge(key: str, lost: bool, truth: Truth, events: list[Event], error: str, *, skip: bool) -> Iterator[str]:
-    """What is wrong with a reading after the damage."""
+def judge(
+    key: str, lost: bool, truth: Truth, events: list[Event], error: str, *, skip: bool, first_chapter: int
+) -> Iterator[str]:
+    """What is wrong with a reading after the damage; it began at ``first_chapter``."""
+    kept = truth.since(first_chapter)
     story = f"{'lost' if lost else 'flipped'} {key}{' skip' if skip else ''}"
-    true = [(event.order, event.id) for event in truth.events]
+    true = [(event.order, event.id) for event in kept]
     if not set(events) <= set(true):
         yield f"P12 {story}: read what was never stored: {sorted(set(events) - set(true))[:3]}"
     if events != sorted(events):
         yield f"P12 {story}: read out of order"
-    hurt = [event for event in truth.events if _hurts(key, event)]
+    hurt = [event for event in kept if _hurts(key, event)]
     if skip and not error:
-        unhurt = [(event.order, event.id) for event in truth.events if event not in hurt]
+        unhurt = [(event.order, event.id) for event in kept if event not in hurt]
         if not set(unhurt) <= set(events):
             yield f"P12 {story}: sessions without damage are not readable"
     elif not error and events != true:
         if not (lost and _may_vanish(key, truth)):
             yield f"P12 {story}: read {len(events)} of {len(true)} events in silence"
-        elif events != [(event.order, event.id) for event in truth.events if event not in hurt]:
+        elif events != [(event.order, event.id) for event in kept if event not in hurt]:
             yield f"P12 {story}: read too little"
 
 
@@ -77,7 +80,7 @@ def _hurts(key: str, event: TrueEvent) -> bool:
 def _may_vanish(key: str, truth: Truth) -> bool:
     """Whether nothing that is left names the object."""
     match parse_key(key):
-        case StoreKey():
+        case StoreKey() | RetiredKey() | ArchiveKey():
             return False
         case EntryKey(chapter, number):
             return truth.entries[-1].address == (chapter, number)

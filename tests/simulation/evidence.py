@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from logstore.testing.store import Request
@@ -16,7 +16,8 @@ __all__ = ["Evidence"]
 class Evidence:
     """Everything a run left behind. ``remembers``: whether each process had the memory to keep all that it wrote.
 
-    ``contents``: what the bucket held in the end.
+    ``contents``: what each name held that was ever used. ``grace_ms`` and ``policy`` are the
+    store's, ``store_ms`` its clock at a virtual second.
     """
 
     history: History
@@ -24,3 +25,6 @@ class Evidence:
     requests: Sequence[Request]
     remembers: bool
     contents: Mapping[str, bytes]
+    grace_ms: int
+    policy: str
+    store_ms: Callable[[float], float]

@@ -78,6 +78,7 @@ class Stream:
     follows: bool
     began_s: float
     before: tuple[Seen, ...] = ()
+    first_chapter: int = 0  # what lies in chapters before it had been dropped when its consumer began
     events: list[Seen] = field(default_factory=list)
     ended_s: float | None = None
     error: str = ""
@@ -133,6 +134,7 @@ class History:
         self.glimpses: list[Glimpse] = []
         self.verdicts: list[Verdicts] = []
         self.own_waits: list[tuple[str, float, float]] = []  # an id, and when its writer began and ended to wait for it
+        self.trimmed: list[tuple[str, float]] = []  # who was told that something was retired, and when
         self.problems: list[str] = []  # what observers found wrong on the spot
         self.lines: list[str] = []
 
@@ -148,6 +150,11 @@ class History:
         """Write down something that must not happen."""
         self.note("!", what)
         self.problems.append(what)
+
+    def trim(self, process: str, error: str) -> None:
+        """A reader was too slow, or began too late."""
+        self.trimmed.append((process, self._time_s()))
+        self.note(process, f"is told Trimmed: {error}")
 
     def hear(self, process: str, ids: tuple[str, ...]) -> None:
         """The process knows of these events from now on: what it appends later comes after them."""

@@ -77,6 +77,10 @@ class Truth:
         """All ids, in total order."""
         return [event.id for event in self.events]
 
+    def since(self, chapter: int) -> list[TrueEvent]:
+        """The events of this chapter and those after it, in total order."""
+        return [event for event in self.events if event.order[1] >= chapter] if chapter else self.events
+
     def before(self, order: tuple[int, int, int, int]) -> int:
         """How many events come before a place in the order."""
         return bisect_left(self.events, (order,))

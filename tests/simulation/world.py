@@ -17,19 +17,42 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import logstore
-from logstore import Corrupt, FollowSettings, LogSettings, LogStoreError, Missing, RetrySettings, WriterSettings
+from logstore import (
+    Corrupt,
+    FollowSettings,
+    KeepSettings,
+    LogSettings,
+    LogStoreError,
+    Missing,
+    RetrySettings,
+    WriterSettings,
+)
 from logstore.clock import STAMP_MAX
-from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, parse_key
+from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, RetiredKey, parse_key
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from projections import View
-from tests.simulation.actors import Actor, Closer, Consumer, Job, Reading, Stage, Viewing, Writing, read_all, resolve
+from tests.simulation.actors import (
+    Actor,
+    Closer,
+    Consumer,
+    Job,
+    Keeping,
+    Pinning,
+    Reading,
+    Stage,
+    Viewing,
+    Writing,
+    first_chapter_after,
+    read_all,
+    resolve,
+)
 from tests.simulation.checkers import check
 from tests.simulation.damage import judge, pick, read_through
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import TrueFold
 from tests.simulation.history import History, Order
-from tests.simulation.truth import Truth
+from tests.simulation.truth import Truth, is_garbage
 from tests.simulation.views import Chain, Glass, rows_of
 
 __all__ = ["CHANCE", "LATE_MS", "Circumstances", "Outcome", "World", "run"]
@@ -40,6 +63,9 @@ REMEMBERS_ALL_BYTES: Final = 64 << 20
 DAMAGES: Final = 3
 LATE_MS: Final = 10_000.0  # what is under way lands within this time, if ever
 SEAL_S: Final = 9.0  # about how long a silent session lives; long pauses are longer
+GRACE_MS: Final = 13_000  # where history is lost: 4 times the idle and the seal time of these worlds
+KEPT_LATE_MS: Final = 3_000.0  # there nothing lands later than a quarter of it
+SLOWER: Final = 6  # there everybody does so much less in a second, for so much longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +74,7 @@ class Circumstances:
 
     ``fates``: which, as ``World._befall`` names them; empty: any. ``often_s``: about how often. ``lasts_s``: how long.
     ``storm``: which weather a storm brings. ``cut_off``: how often a long pause begins with nothing getting through.
+    ``policy``: the store's history policy; None: by the seed, one in four loses history and lives longer.
     """
 
     fates: tuple[str, ...] = ()
@@ -55,6 +82,7 @@ class Circumstances:
     lasts_s: tuple[float, float] = (8.0, 18.0)
     storm: Weather | None = None
     cut_off: float = 0.5
+    policy: str | None = None
 
 
 CHANCE: Final = Circumstances()
@@ -96,6 +124,8 @@ class World:
         self._circumstances = circumstances
         self._rng = self._dice("world")
         rng = self._rng
+        self._policy = circumstances.policy or {3: "drop", 7: "archive"}.get(seed % 8, "full")
+        self._keeps = self._policy != "full"
         self.loop = SimulatedLoop(self._dice("loop"), time_s_max=3_600, steps_max=STEPS_MAX)
         self.store = SimulatedStore(
             self.loop,
@@ -104,6 +134,7 @@ class World:
             skew_ms=rng.randint(-1_000, 1_000),
             drift=rng.uniform(-1e-4, 1e-4),
             date_ms=rng.choice([1, 1_000]),
+            is_garbage=is_garbage,
         )
         self.history = History(self.loop.time)
         self.stage = Stage(
@@ -112,7 +143,12 @@ class World:
             history=self.history,
             log_settings=draw_settings(rng),
             weather=draw_weather(rng),
+            policy=self._policy,
         )
+        if self._keeps:
+            self.stage.grace_ms = GRACE_MS
+            self.stage.log_settings = short_lived(self.stage.log_settings)
+            self.stage.weather = replace(self.stage.weather, late_ms=KEPT_LATE_MS)
         self.actors = self._populate(rng)
         self.consumers = [job.consumer for actor in self.actors for job in actor.jobs if isinstance(job, Reading)]
 
@@ -130,20 +166,39 @@ class World:
                 Closer(pause_s=closing_s),
             ],
         }
-        jobs["reader"].append(Viewing("follows", follow=True, pause_s=rng.choice([0.1, 0.5])))
-        jobs["barrier"].append(Viewing("stands", follow=False, pause_s=1.0))
+        jobs["reader"].append(Viewing("follows", follow=True, pause_s=rng.choice([0.1, 0.5]) * self._slower))
+        jobs["barrier"].append(Viewing("stands", follow=False, pause_s=1.0 * self._slower))
         for i in range(rng.randint(1, 3)):
             name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
-            viewing = Viewing(f"own{i}-", follow=rng.random() < 0.7, pause_s=0.5) if rng.random() < 0.5 else None
-            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]), viewing=viewing)]
+            viewing = (
+                Viewing(f"own{i}-", follow=rng.random() < 0.7, pause_s=0.5 * self._slower)
+                if rng.random() < 0.5
+                else None
+            )
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]) * self._slower, viewing=viewing)]
             if viewing is not None:
                 writing.append(viewing)
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
-        return [
+        actors = [
             Actor(self.stage, name, self._dice(name), jobs_, drift=rng.uniform(-1e-3, 1e-3))
             for name, jobs_ in jobs.items()
+        ]
+        return [*actors, *self._keepers()] if self._keeps else actors
+
+    def _keepers(self) -> list[Actor]:
+        """Who ends chapters, retires and collects; and who pins."""
+        rng = self._dice("keepers")
+        settings = KeepSettings(chapter_age_ms=rng.choice([4_000, 8_000]), snapshots_kept=rng.choice([2, 2, 3]))
+        keepers: dict[str, Job] = {
+            f"keeper{i}": Keeping(pause_s=rng.choice([1.0, 3.0]), settings=settings) for i in range(rng.choice([1, 2]))
+        }
+        if rng.random() < 0.3:
+            keepers["pinner"] = Pinning(pause_s=rng.choice([4.0, 20.0]))
+        return [
+            Actor(self.stage, name, self._dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
+            for name, job in keepers.items()
         ]
 
     # Its course ---------------------------------------------------------------------------
@@ -155,11 +210,27 @@ class World:
         except (AssertionError, LogStoreError) as error:  # Stuck, or an invariant of the store or of production code
             self.history.problem(f"{type(error).__name__}: {error}")
             return self.history.problems
-        truth = Truth.of(self.store.contents())
-        remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES
+        remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES and not self._keeps
         return check(
-            Evidence(self.history, truth, self.store.requests, remembers=remembers, contents=self.store.contents())
+            Evidence(
+                self.history,
+                self._truth(),
+                self.store.requests,
+                remembers=remembers,
+                contents=self.store.ever(),
+                grace_ms=self.stage.grace_ms,
+                policy=self._policy,
+                store_ms=self._store_ms,
+            )
         )
+
+    def _store_ms(self, at_s: float) -> float:
+        """What the store's clock showed at a virtual second; at most a tenth of a second off."""
+        return self.store.clock.wall_ms() - (self.loop.time() - at_s) * 1_000
+
+    def _truth(self) -> Truth:
+        """The log as it is, what was collected included."""
+        return Truth.of(self.store.ever())
 
     async def _live(self) -> None:
         for actor in self.actors:
@@ -168,7 +239,9 @@ class World:
             for actor in self.actors:
                 group.create_task(
                     self._befall(
-                        actor, self._dice(f"fate of {actor.name}"), self._rng.uniform(*self._circumstances.lasts_s)
+                        actor,
+                        self._dice(f"fate of {actor.name}"),
+                        self._rng.uniform(*self._circumstances.lasts_s) * self._slower,
                     )
                 )
         await self._calm()
@@ -183,7 +256,8 @@ class World:
         if given.fates:
             fates = list(given.fates)
         bad_luck_s = given.often_s or bad_luck_s
-        while (pause_s := rng.expovariate(1 / bad_luck_s)) + self.loop.time() < until_s:
+        seal_s = SEAL_S * (self._slower / 2 if self._keeps else 1)  # there they sleep through a grace or two
+        while (pause_s := rng.expovariate(1 / bad_luck_s) * self._slower) + self.loop.time() < until_s:
             await asyncio.sleep(pause_s)
             self._require_healthy(actor)
             if not actor.running:
@@ -191,24 +265,32 @@ class World:
                 continue
             match rng.choice(fates):
                 case "pause":
-                    await self._pause(actor, rng.uniform(0, SEAL_S / 3))
+                    await self._pause(actor, rng.uniform(0, seal_s / 3))
                 case "long pause":
                     if rng.random() < given.cut_off:
                         await self._cut_off(actor, rng.uniform(0, 0.5))
-                    await self._pause(actor, rng.uniform(1, 2) * SEAL_S)
+                    await self._pause(actor, rng.uniform(1, 2) * seal_s)
                 case "crash":
                     actor.crash()
-                    await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2 * SEAL_S)]))
+                    await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2 * seal_s)]))
                     actor.revive()
                 case "storm":
-                    await self._storm(actor, given.storm or draw_storm(rng), rng.uniform(0, 2 * SEAL_S))
+                    await self._storm(actor, self._storm_of(given, rng), rng.uniform(0, 2 * seal_s))
                 case "clock":
-                    await self._wrong_clock(actor, round(rng.gauss(0, 3_000)), rng.uniform(0, SEAL_S))
+                    await self._wrong_clock(actor, round(rng.gauss(0, 3_000)), rng.uniform(0, seal_s))
                 case "close":
                     await self._stop(actor)
                     actor.stopping.clear()
                     actor.revive()
         await asyncio.sleep(max(0.0, until_s - self.loop.time()))
+
+    @property
+    def _slower(self) -> int:
+        return SLOWER if self._keeps else 1
+
+    def _storm_of(self, given: Circumstances, rng: random.Random) -> Weather:
+        storm = given.storm or draw_storm(rng)
+        return replace(storm, late_ms=KEPT_LATE_MS) if self._keeps else storm
 
     async def _pause(self, actor: Actor, for_s: float) -> None:
         assert actor.process is not None
@@ -287,7 +369,7 @@ class World:
 
     def _unrest(self) -> str:
         """What still has to come to rest, empty when nothing has."""
-        truth = Truth.of(self.store.contents())
+        truth = self._truth()
         for id_, session in truth.sessions.items():
             if not session.final:
                 return f"session {id_} is not final after {session.slots} slots"
@@ -296,8 +378,9 @@ class World:
             reader = next(
                 a for a in self.actors if any(isinstance(j, Reading) and j.consumer is consumer for j in a.jobs)
             )
-            if reader.running and stream is not None and len(stream.all) < len(truth.events):
-                return f"{consumer.name} has seen {len(stream.all)} of {len(truth.events)} events"
+            events = truth.since(consumer.first_chapter)
+            if reader.running and stream is not None and len(stream.all) < len(events):
+                return f"{consumer.name} has seen {len(stream.all)} of {len(events)} events"
         return ""
 
     async def _look_back(self) -> None:
@@ -314,8 +397,8 @@ class World:
                         self.history.problem(f"P6 cannot be resolved in calm weather: {append.ids[0]}")
                 for settled in (False, True):
                     stream = await read_all(self.stage, "last", log, settled=settled)
-                    truth = Truth.of(self.store.contents())
-                    if [event.id for event in stream.events] != truth.ids:
+                    truth = self._truth()
+                    if [event.id for event in stream.events] != [e.id for e in truth.since(stream.first_chapter)]:
                         self.history.problem(f"P1 the last reading differs from the log settled={settled}")
                 async with View.open(log, Chain()) as view:
                     Glass("last", "last", view, self.history, follows=False).look(
@@ -329,7 +412,7 @@ class World:
     async def _damage(self) -> None:
         """P12: one object is lost or flipped, somebody new reads, the object is restored; several times."""
         rng, contents = self._dice("damage"), self.store.contents()
-        truth = Truth.of(contents)
+        truth = self._truth()
         for number in range(DAMAGES if truth.events else 0):
             key, lost, skip = pick(rng, list(contents)), rng.random() < 0.5, rng.random() < 0.3
             process = self.loop.process(f"victim{number}")
@@ -338,14 +421,14 @@ class World:
             else:
                 self.store.flip(key, rng.randrange(8 * len(contents[key])))
             self.history.note("world", f"{'loses' if lost else 'flips a bit of'} {key}")
-            events, error = await process.start(self._read_damaged(process, skip=skip))
+            events, error, first = await process.start(self._read_damaged(process, skip=skip))
             self.history.note(process.name, f"reads {len(events)} events {error}")
-            self.history.problems += judge(key, lost, truth, events, error, skip=skip)
+            self.history.problems += judge(key, lost, truth, events, error, skip=skip, first_chapter=first)
             if isinstance(parse_key(key), ManifestKey | ChunkKey | RegistrationKey):
                 await process.start(self._view_damaged(process, key, truth))
             self.store.restore(key, contents[key])
 
-    async def _read_damaged(self, process: Process, *, skip: bool) -> tuple[list[tuple[Order, str]], str]:
+    async def _read_damaged(self, process: Process, *, skip: bool) -> tuple[list[tuple[Order, str]], str, int]:
         try:
             async with logstore.open(
                 self.store.face(process),
@@ -353,9 +436,10 @@ class World:
                 rng=self._dice(process.name),
                 settings=self.stage.log_settings,
             ) as log:
-                return await read_through(log, skip=skip)
+                oldest = await log.oldest()
+                return *await read_through(log, oldest, skip=skip), first_chapter_after(oldest)
         except (Corrupt, Missing) as error:
-            return [], str(error)
+            return [], str(error), 0
 
     async def _view_damaged(self, process: Process, key: str, truth: Truth) -> None:
         """A snapshot is damaged: the log is not, and a view shows all of it."""
@@ -378,10 +462,13 @@ class World:
         counts = Counter(requests=len(self.store.requests), virtual_s=round(self.loop.time()))
         counts.update(f"appends {append.outcome.value}" for append in self.history.appends)
         counts.update(starts=sum(actor.starts for actor in self.actors), streams=len(self.history.streams))
-        sessions = Truth.of(self.store.contents()).sessions
+        sessions = self._truth().sessions
         counts.update(sessions=len(sessions), sealed=sum(session.sealed for session in sessions.values()))
         counts.update(glimpses=len(self.history.glimpses), verdicts=len(self.history.verdicts))
         counts.update(snapshots=sum(isinstance(parse_key(name), ManifestKey) for name in self.store.contents()))
+        counts.update(retired=sum(isinstance(parse_key(name), RetiredKey) for name in self.store.contents()))
+        counts.update(deleted=sum(request.effect == "deleted" for request in self.store.requests))
+        counts.update(trimmed=len(self.history.trimmed))
         counts.update(chapters=1 + max((chapter for chapter, *_ in sessions), default=0))
         return counts
 
@@ -408,6 +495,13 @@ def draw_settings(rng: random.Random) -> LogSettings:
         ),
         memory_bytes_max=rng.choice([20_000, REMEMBERS_ALL_BYTES, REMEMBERS_ALL_BYTES]),
     )
+
+
+def short_lived(settings: LogSettings) -> LogSettings:
+    """Settings of a store whose grace is short: sessions end, and are sealed, soon."""
+    writer = replace(settings.writer, idle_ms=400, idle_ms_max=400, session_age_ms_max=5_000, tick_ms=1_500)
+    follow = FollowSettings(poll_ms_min=200, poll_ms_max=2_000)
+    return replace(settings, writer=writer, follow=follow, retry=replace(settings.retry, deadline_ms=600))
 
 
 def draw_weather(rng: random.Random) -> Weather:
