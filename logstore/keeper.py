@@ -21,7 +21,7 @@ from typing import Final
 from logstore.archive import ArchiveWriter, decode_archive
 from logstore.aside import decode_aside
 from logstore.chapter import Chapter, NotEnded, Stored
-from logstore.clock import Clock, stamp_ms
+from logstore.clock import MEASUREMENT_ERROR_MS, Clock, stamp_ms
 from logstore.entry import Closed, Entry
 from logstore.errors import AlreadyExists, Corrupt, InvalidArgument, Missing, Unavailable
 from logstore.filestore.base import FileStore, Listed
@@ -191,7 +191,12 @@ class Keeper:
 
     def _is_old(self, created_ms: int | None) -> bool:
         """Whether something is a grace old, by the store's clock; what it does not tell is not."""
-        return created_ms is not None and self._store_time.latest_ms - created_ms >= self._identity.grace_ms
+        return created_ms is not None and self._surely_ms - created_ms >= self._identity.grace_ms
+
+    @property
+    def _surely_ms(self) -> int:
+        """What the store's clock shows at least, counted by its times of objects, which it may tell by the second."""
+        return self._store_time.latest_ms - MEASUREMENT_ERROR_MS
 
     # Closing
 
@@ -395,31 +400,27 @@ class Keeper:
             since = self._now()
             standing = await self._standing()
             chunks = await self._chunks()
-            now_ms, grace_ms = self._store_time.latest_ms, self._identity.grace_ms
+            now_ms, grace_ms = self._surely_ms, self._identity.grace_ms
             manifests = condemned_manifests(standing, now_ms, grace_ms)
             listed = await self._listed_chunks(standing, set(manifests))
             created = {key: one.modified_ms or now_ms for key, one in chunks.items()}
-            garbage = [
-                Garbage(manifest_key(key), 0, "two newer snapshots are whole, and a grace old") for key in manifests
-            ]
-            garbage += [
+            records = [Garbage(manifest_key(key), 0, "newer snapshots are whole, and a grace old") for key in manifests]
+            records += [
                 Garbage(registration_key(RegistrationKey(fold, number)), 0, "a newer registration counts")
-                for fold, records in standing.records.items()
-                if self._is_old(records.created_ms.get(RegistrationKey(fold, records.registrations - 1)))
-                for number in range(records.registrations - 1)
-                if RegistrationKey(fold, number) in records.created_ms
+                for fold, of_fold in standing.records.items()
+                if self._is_old(of_fold.created_ms.get(RegistrationKey(fold, of_fold.registrations - 1)))
+                for number in range(of_fold.registrations - 1)
+                if RegistrationKey(fold, number) in of_fold.created_ms
             ]
-            garbage += [
+            rows = [
                 Garbage(chunk_key(key), chunks[key].size, "no snapshot lists it")
                 for key in condemned_chunks(created, listed, standing, now_ms, grace_ms)
             ]
-            at = 0
-            while at < len(garbage) and (dry_run or self._may_act(since)):
-                some = garbage[at : at + DELETES_AT_ONCE]
-                async for one in self._delete_some(some, dry_run):
+            left = [some for group in (records, rows) for some in _batches(group)]  # what lists chunks goes before them
+            while left and (dry_run or self._may_act(since)):
+                async for one in self._delete_some(left.pop(0), dry_run):
                     yield one
-                at += len(some)
-            if at >= len(garbage):
+            if not left:
                 return
 
     async def _listed_chunks(self, standing: Standing, condemned: set[ManifestKey]) -> set[ChunkKey]:
@@ -470,6 +471,10 @@ class Keeper:
         async for listed in self._store.list(PROBE):
             if self._is_old(listed.modified_ms):
                 yield Garbage(listed.key, listed.size, "a probe left it behind")
+
+
+def _batches(garbage: list[Garbage]) -> list[list[Garbage]]:
+    return [garbage[start : start + DELETES_AT_ONCE] for start in range(0, len(garbage), DELETES_AT_ONCE)]
 
 
 def _take(writer: ArchiveWriter, stored: Stored) -> tuple[ArchiveKey, bytes] | None:

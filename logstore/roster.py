@@ -60,16 +60,13 @@ async def gallop(probe: Callable[[int], Awaitable[T | None]], first: int) -> tup
 async def is_tail(objects: Objects, looks: Looks, chapter: int, number: int) -> bool:
     """Whether the list ends before ``number``, which was absent just now; False: it is there after all.
 
-    Cost: two GETs, one more when the list is empty, more when something lies beyond. Raises Missing when the number was
-    lost, or the record that its chapter is retired.
+    Cost: two GETs; one more before a chapter's beginning, more when something lies beyond. Raises Missing when the
+    number was lost, or the record that its chapter is retired.
     """
     beyond = await asyncio.gather(objects.entry(chapter, number + 1), objects.entry(chapter + 1, 0))
     if not any(beyond):
-        is_empty = (chapter, number) == (0, 0)
-        if is_empty and await looks.look(1) is not None and await looks.look(0) is None:
-            raise Missing(
-                f"a later chapter is retired, and the record of this one is gone key={retired_key(0)}; restore it"
-            )
+        if number == 0 and await looks.look(chapter + 1) is not None and await looks.look(chapter) is None:
+            raise Missing(f"a later chapter is retired, and the record of this one is gone key={retired_key(chapter)}")
         return True
     if await objects.entry(chapter, number) is None and await looks.look(chapter) is None:
         raise Missing(f"a roster entry is gone key={entry_key(chapter, number)}; restore it")

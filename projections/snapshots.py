@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
@@ -30,7 +30,7 @@ from projections.layout import Layout
 from projections.projection import Projection
 from projections.state import Since, State
 
-__all__ = ["Cut", "Snapshotter", "begin", "differences", "drop"]
+__all__ = ["Cut", "Snapshotter", "begin", "differences", "drop", "require_history"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
@@ -70,7 +70,7 @@ async def begin(
 
     From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. What was
     collected while it was read is not wrong: then there is a newer one. Cost: a GET for each manifest asked for, one
-    per chunk, and as ``Reader.begin``; a LIST more where something is wrong. Raises Unavailable.
+    per chunk, and as ``Reader.begin``; a LIST more where something is wrong. Raises as ``require_history`` does.
     """
     snapshots, tried = log.snapshots, set[ManifestKey]()
     left = [*records.manifests]
@@ -92,7 +92,24 @@ async def begin(
         else:
             state.load(rows, manifest.stamp, manifest.verdicts)
             return reader, manifest
+    await require_history(log, damage)
     return read(None), None
+
+
+async def require_history(log: Log, damage: Sequence[LogStoreError] = ()) -> None:
+    """Raise Trimmed, or what was wrong with the snapshots, where the log cannot be read from its beginning.
+
+    Cost: 1 GET, or 2·log2 of the retired chapters.
+    """
+    if (oldest := await log.oldest()) is None:
+        return
+    for error in damage:
+        if isinstance(error, Corrupt | Missing):
+            raise type(error)(f"{error} (history up to {oldest.last} was dropped: nothing else holds these rows)")
+    raise Trimmed(
+        f"history up to {oldest.last} was dropped, and no snapshot holds it for this projection and moment;"
+        " open it at a later moment, or restore a copy that has the history"
+    )
 
 
 async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:

@@ -43,7 +43,7 @@ from logstore.manifest import Manifest
 from logstore.trail import SettledTrail
 from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
-from projections.snapshots import Cut, Snapshotter, begin
+from projections.snapshots import Cut, Snapshotter, begin, require_history
 from projections.state import Verdict
 from projections.table import Change, Table, decode_or_none
 
@@ -152,6 +152,8 @@ class View(Table):
         """Begin where the newest snapshot ends, or at the beginning."""
         snapshots, registration = self._log.snapshots, self._projection.registration()
         records = await snapshots.records(registration.key)
+        if not records.manifests:
+            await require_history(self._log)  # or it would be registered, and keep all history, for nothing
         if not self._log.read_only:
             try:
                 await snapshots.register(registration, records)

@@ -16,7 +16,7 @@ from logstore.entry import Begin, Closed, Entry, Open, encode_entry, next_entry
 from logstore.event import EventEncoder
 from logstore.filestore.memory import MemoryStore
 from logstore.identity import Identity, decode_identity, encode_identity
-from logstore.keys import entry_key, segment_key
+from logstore.keys import entry_key, retired_key, segment_key
 from logstore.segment import SegmentEncoder
 from logstore.session import SessionId, Tip
 from logstore.testing.process import EPOCH_MS
@@ -342,7 +342,7 @@ async def test_a_look_is_made_once_per_chapter_and_half_grace(scene: Scene) -> N
         for i in range(100):
             await writer.append(event(f"e{i}"))
             await asyncio.sleep(4)
-        looks = web.script.count("get", "retired/")
+        looks = web.script.count("get", retired_key(0))
         assert looks <= 400_000 / (grace_ms / 2) + 3
         following.cancel()
 

@@ -47,11 +47,15 @@ async def require_safe(store: FileStore, nonce: str) -> None:
     """Raise UnsafeStore when ``store`` lets a second creation of a key through, alone or in a race.
 
     Writes one object, ``probe/<nonce>/race``, and removes it; ``nonce`` must be new.
-    Cost: five creations, three GETs, one DELETE.
+    Cost: five creations, three GETs, one DELETE. Raises Unavailable, also when its object is removed meanwhile.
     """
     key = f"probe/{nonce}/race"
     try:
         problem = await _race(store, key, RACERS_FEW) or await _create_again(store, key)
+    except NotFound as error:
+        raise Unavailable(
+            f"what was just created is gone key={key}; try again, and if it recurs use another store"
+        ) from error
     finally:
         await _remove(store, key)
     if problem is not None:

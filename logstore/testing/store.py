@@ -101,8 +101,10 @@ class SimulatedStore:
     >>> loop.close()
 
     Everybody's invariant: a name is used for one content, for ever (P4); ``scratch`` is excepted, and names that
-    ``is_garbage`` calls so when something lands there. For processes: face. For scenarios: contents, ever, keys, holds, lose, flip, forget,
-    restore. For checkers: requests, digest.
+    ``is_garbage`` calls so when something lands there.
+
+    For processes: face. For scenarios: contents, ever, keys, holds, lose, flip, forget, restore. For checkers:
+    requests, digest.
     """
 
     def __init__(

@@ -149,7 +149,8 @@ class _Retention:
         at_s = self._retired_s(record.chapter)
         newest: dict[bytes, PinRecord] = {}
         for pin in sorted(self._pins, key=lambda pin: pin.key.number):
-            if self._lives.created_s[pin_key(pin.key)] + self._grace_s / 4 <= at_s:
+            patience_s = self._grace_s / 4 if pin.expires_ms else 0  # a release counts at once
+            if self._lives.created_s[pin_key(pin.key)] + patience_s <= at_s:
                 newest[pin.key.id] = pin
         for pin in newest.values():
             if pin.chapter <= record.chapter and pin.expires_ms > self._evidence.store_ms(at_s) + 100:
