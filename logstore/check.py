@@ -1,7 +1,7 @@
 """Walk everything that lies in a store and list all that is wrong with it, not only the first.
 
 Four passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
-snapshots (``snapshotcheck.py``).
+snapshots (``snapshotcheck.py``) and archives (``archivecheck.py``).
 A reader stops at the first damage, because it must not pass over anything; a check goes on behind it, with
 less knowledge: what follows a lost or unreadable object is checked for itself and against what comes next, not
 against what is gone. The log may be in use meanwhile: what a listing seems to lack is asked for by name before it is
@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 import msgpack
 
+from logstore.archivecheck import check_archives
 from logstore.entry import Address, Closed, Entry, Open, Tick, require_follows
 from logstore.errors import Corrupt, NotFound
 from logstore.filestore.base import FileStore, Listed
@@ -32,6 +33,7 @@ from logstore.keys import (
     RETIRED,
     STORE,
     EntryKey,
+    PinKey,
     RetiredKey,
     SegmentKey,
     StoreKey,
@@ -50,8 +52,8 @@ from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check"]
 
-RESERVED: Final = frozenset({"archive", "pins", "claims", "stagelogs"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks"})
+RESERVED: Final = frozenset({"claims", "stagelogs"})
+_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins"})
 
 
 T = TypeVar("T")
@@ -129,6 +131,9 @@ class _Check:
             async for finding in findings:
                 yield finding
         async with aclosing(check_snapshots(self._store, self._progress, self._is_retired)) as findings:
+            async for finding in findings:
+                yield finding
+        async with aclosing(check_archives(self._store, self._progress)) as findings:
             async for finding in findings:
                 yield finding
         if identity.size == 0 and identity.damage is None:
@@ -327,11 +332,20 @@ class _Check:
                     self._left_over[chapter] += 1
                 case SegmentKey():
                     yield listed
+                case PinKey():
+                    await self._check_pin(listed.key)
                 case None:
                     self._take_foreign(listed.key)
                 case StoreKey():
                     self._progress.objects += 1
                     self._progress.bytes += listed.size
+
+    async def _check_pin(self, name: str) -> None:
+        walked = await fetch(self._store, name, decode_named)
+        self._count(walked)
+        if walked.damage is not None:
+            what = "nothing to do: it counts as one that needs everything, until seven days after it was made"
+            self._foreign_findings.append(damage(name, str(walked.damage), what))
 
     def _take_foreign(self, key: str) -> None:
         top = key.split("/", 1)[0]

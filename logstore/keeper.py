@@ -22,9 +22,10 @@ from logstore.archive import ArchiveWriter, decode_archive
 from logstore.aside import decode_aside
 from logstore.chapter import Chapter, NotEnded, Stored
 from logstore.clock import MEASUREMENT_ERROR_MS, Clock, stamp_ms
-from logstore.entry import Closed, Entry
+from logstore.entry import FLIGHTS_MAX, Closed, Entry
 from logstore.errors import AlreadyExists, Corrupt, InvalidArgument, Missing, Unavailable
 from logstore.filestore.base import FileStore, Listed
+from logstore.filestore.local import LocalStore
 from logstore.frontier import closed_by
 from logstore.identity import Identity
 from logstore.keys import (
@@ -141,6 +142,7 @@ class Keeper:
         clock: Clock,
         store_time: StoreTime,
         rng: random.Random,
+        local: LocalStore | None,
         close_chapter: Callable[[], Awaitable[bool]],
     ) -> None:
         if settings.snapshots_kept < SNAPSHOTS_KEPT_MIN:
@@ -159,6 +161,7 @@ class Keeper:
         self._clock = clock
         self._store_time = store_time
         self._rng = rng
+        self._local = local
         self._close_chapter = close_chapter
         self._read_whole: set[ChunkKey] = set()  # chunks that this process has read, and found whole
         self._cleared: dict[int, _Moment] = {}  # retired chapters, and when nothing was left of them
@@ -354,9 +357,10 @@ class Keeper:
 
     # Collecting
 
-    async def collect(self, *, dry_run: bool = False) -> AsyncGenerator[Garbage, None]:
+    async def collect(self, *, dry_run: bool = False, void: bool = False) -> AsyncGenerator[Garbage, None]:
         """Delete what nobody needs any more, and yield each object once it is deleted; a dry run only yields.
 
+        ``void``: also slots above their sessions' finals, in chapters not retired; a GET per session finds them.
         Cost: LISTs of snapshots, chunks, pins, archives and records; where a chapter has become old enough, of the
         whole log; a DELETE per object. Raises Corrupt, Unavailable: what was deleted is, run it again.
         """
@@ -471,6 +475,49 @@ class Keeper:
         async for listed in self._store.list(PROBE):
             if self._is_old(listed.modified_ms):
                 yield Garbage(listed.key, listed.size, "a probe left it behind")
+
+    async def _void_slots(self) -> AsyncGenerator[Garbage, None]:
+        """Slots above the first final of their session: what was under way when it ended. No reader looks there."""
+        slots: list[tuple[SegmentKey, Listed]] = []
+        async for listed in self._store.list("log/"):
+            key = parse_key(listed.key)
+            if isinstance(key, SegmentKey) and await self._looks.retired(key.chapter) is None:
+                if slots and slots[-1][0].session != key.session:
+                    for garbage in await self._above_final(slots):
+                        yield garbage
+                    slots = []
+                slots.append((key, listed))
+        for garbage in await self._above_final(slots):
+            yield garbage
+
+    async def _above_final(self, slots: list[tuple[SegmentKey, Listed]]) -> list[Garbage]:
+        """A session's void slots: between the last slot and its final lie fewer than it may have in flight."""
+        above: list[Garbage] = []
+        for key, listed in slots[: -FLIGHTS_MAX - 2 : -1]:
+            segment = await self._objects.fetch_segment(key, remember=False)
+            if segment is not None and segment.final:
+                return above
+            if self._is_old(listed.modified_ms):
+                above.append(Garbage(listed.key, listed.size, "it lies above its session's final"))
+        return []
+
+    # Besides
+
+    async def try_out(self) -> None:
+        """Create an object and delete it, so that missing permissions show at once. Raises Unavailable."""
+        name = f"{PROBE}{self._rng.randbytes(NONCE_BYTES).hex()}/keep"
+        await self._objects.create(name, b"may this process create and delete?")
+        await self._store.delete(name)
+
+    async def sweep(self) -> int:
+        """Remove unfinished files that are a grace old, and empty directories, of a local store; how many there were.
+
+        Cost: a scan of the directory; nothing where the store is remote.
+        """
+        if self._local is None:
+            return 0
+        swept = await self._local.sweep(older_than_ms=self._identity.grace_ms)
+        return swept.temporaries + swept.directories
 
 
 def _batches(garbage: list[Garbage]) -> list[list[Garbage]]:

@@ -29,6 +29,7 @@ from logstore.errors import (
 )
 from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
 from logstore.filestore.base import FileStore
+from logstore.filestore.local import LocalStore
 from logstore.finding import Finding, Progress
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
@@ -144,6 +145,7 @@ class Log:
             raise InvalidArgument(f"no such history policy history={history!r} known={', '.join(HISTORIES)}")
         if type(grace_ms) is not int or not 1 <= grace_ms < 1 << 63:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
+        self._local = store if isinstance(store, LocalStore) else None
         self._metered = MeteredStore(store)
         self._store = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
         self._settings = settings
@@ -265,6 +267,7 @@ class Log:
             clock=self._clock,
             store_time=self._store_time,
             rng=self._rng,
+            local=self._local,
             close_chapter=self.close_chapter,
         )
 

@@ -24,13 +24,14 @@ from logstore.keys import (
     CHUNKS,
     SNAPSHOTS,
     ChunkKey,
+    Fold,
     ManifestKey,
     RegistrationKey,
     chunk_key,
     entry_key,
     manifest_key,
     parse_key,
-    registration_key,
+    snapshots_prefix,
 )
 from logstore.manifest import Manifest, ManifestChunk, alive_mask
 from logstore.named import Named, decode_named
@@ -69,7 +70,7 @@ class _Snapshots:
         self._is_retired = is_retired
         self._manifests: list[_Summed] = []
         self._listing: defaultdict[ChunkKey, list[tuple[_Summed, ManifestChunk]]] = defaultdict(list)
-        self._registrations: defaultdict[object, int] = defaultdict(int)
+        self._registered: set[Fold] = set()  # there is a registration of them, whatever it says
         self._unlisted = 0
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
@@ -79,6 +80,9 @@ class _Snapshots:
                 self._count(record)
                 for finding in self._take_record(record):
                     yield finding
+        for fold in {summed.manifest.key.fold for summed in self._manifests} - self._registered:
+            what = "it has snapshots and no registration, so that all history is kept for it"
+            yield damage(snapshots_prefix(fold), what, "open the projection for writing: that registers it")
         for summed in self._manifests:
             for finding in await self._check_point(summed.manifest):
                 yield finding
@@ -105,10 +109,7 @@ class _Snapshots:
     def _take_record(self, record: Walked[Named]) -> Iterator[Finding]:
         key = parse_key(record.key)
         if isinstance(key, RegistrationKey):
-            expected, self._registrations[key.fold] = self._registrations[key.fold], key.number + 1
-            if key.number > expected:
-                gone = registration_key(RegistrationKey(key.fold, expected))
-                yield damage(gone, "a later registration is there, and this one is gone", "restore it")
+            self._registered.add(key.fold)
         if record.damage is not None:
             yield damage(record.key, str(record.damage), _NEXT)
         elif isinstance(record.value, Manifest):

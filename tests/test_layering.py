@@ -24,7 +24,7 @@ LAYERS = {
         "roster seal unsettled catchup chapter pins",
         "writer follower",
         "reader snapshots stagelogs walk",
-        "survey snapshotcheck retention",
+        "survey snapshotcheck archivecheck retention",
         "check backup keeper",
         "log",
         "testing",

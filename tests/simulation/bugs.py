@@ -19,17 +19,22 @@ from types import FunctionType
 from typing import Any
 from unittest.mock import patch
 
-from logstore import seal, unsettled
+from logstore import keeper, retention, seal, unsettled
+from logstore.archive import ArchiveWriter
 from logstore.buffer import Buffer
 from logstore.catchup import _Merge
+from logstore.chapter import Chapter
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
+from logstore.keeper import Keeper
 from logstore.log import Log
+from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
+from projections import snapshots
 from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
@@ -63,6 +68,9 @@ LATE_CREATIONS = Circumstances(("storm",), often_s=1.5, storm=Weather(late=0.8, 
 SLEEP = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=0.0)
 SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=1.0)
 WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
+
+DROP = Circumstances(policy="drop")
+ARCHIVE = Circumstances(policy="archive")
 
 BUGS: dict[str, Bug] = {
     "acknowledge before store": Bug(
@@ -171,6 +179,106 @@ BUGS: dict[str, Bug] = {
     ),
     "a manifest is not built on the one that the point names": Bug(
         ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
+    ),
+    "what was retired is deleted at once": Bug(
+        ("P11",), 3, Keeper, "_old_chapters", "if self._is_old(listed.modified_ms)", "if True", DROP
+    ),
+    "snapshots count before they are a grace old": Bug(
+        ("P11",), 3, Keeper, "_floor", "self._is_old(records.created_ms[key]) and ", "", DROP
+    ),
+    "one snapshot is enough": Bug(
+        ("P11",), 3, Keeper, "_floor", "whole == self._settings.snapshots_kept", "whole == 1", DROP
+    ),
+    "a chapter that no snapshot covers is retired": Bug(
+        ("P11",), 3, retention, "uncovered_by", "or floor.stamp < last", "", DROP
+    ),
+    "a snapshot within the chapter covers it": Bug(
+        ("P11",), 3, retention, "held_up_by", "if floor.key.chapter <= chapter:", "if False:", DROP
+    ),
+    "pins are not heeded": Bug(("P11",), 3, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
+    "the record counts the final": Bug(
+        ("P11",),
+        3,
+        Chapter,
+        "_next_segment",
+        "del streams[number]",
+        "del streams[number]; self._sessions[number] = RetiredSession(segment.key.slot + 1, segment.stamp)",
+        DROP,
+    ),
+    "the record forgets heartbeats and events": Bug(
+        ("P11",),
+        3,
+        Chapter,
+        "_next_segment",
+        "RetiredSession(segment.key.slot + 1, segment.stamp)",
+        "RetiredSession(segment.key.slot + 1, 0)",
+        DROP,
+    ),
+    "chunks that snapshots share are deleted": Bug(
+        ("P11",), 3, retention, "condemned_chunks", "if key not in listed", "if True", DROP
+    ),
+    "what a new snapshot needs is deleted": Bug(
+        ("P11",), 3, retention, "condemned_chunks", "and now_ms - created_ms >= grace_ms", "", DROP
+    ),
+    "a retirement is passed over in silence": Bug(
+        ("P3", "P1", "P7"), 3, Frontier, "take_retirement", "if slots_read < held.slots:", "if False:", DROP
+    ),
+    "a look is relied on for ever": Bug(
+        ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
+        3,
+        Looks,
+        "fresh",
+        "passed_ms < self._reliable_ms",
+        "True",
+        DROP,
+    ),
+    "a sleeper believes its own creation": Bug(
+        ("P1", "P6"),
+        3,
+        Writer,
+        "_settle",
+        "record = await self._looks.retired(session.id.chapter)",
+        "record = None",
+        DROP,
+    ),
+    "an archive has no finals": Bug(
+        ("P11", "P13"),
+        7,
+        keeper,
+        "_take",
+        "return writer.take_segment(stored.value, stored.data)",
+        "return None if stored.value.final else writer.take_segment(stored.value, stored.data)",
+        ARCHIVE,
+    ),
+    "an archive is read under the old names": Bug(
+        ("P1", "P3", "P11", "P13", "Missing", "Trimmed"),
+        7,
+        Objects,
+        "fetch_segment",
+        "if (archived := self._shelf.get(key.chapter)) is not None:",
+        "if False:",
+        ARCHIVE,
+    ),
+    "an archive has but one block": Bug(
+        ("P11",), 7, ArchiveWriter, "_make_room", "self._close_block()", "self._filling = _Filling()", ARCHIVE
+    ),
+    "a view that loads a collected snapshot gives up": Bug(
+        ("Missing", "Trimmed", "P11"),
+        3,
+        snapshots,
+        "begin",
+        "left = [key for key in there.manifests if key not in tried]",
+        "left = []",
+        DROP,
+    ),
+    "what is kept begins a chapter late": Bug(
+        ("P1", "P3", "P7"),
+        3,
+        Log,
+        "oldest",
+        "record = await self._looks.retired(last.chapter) if last else None",
+        "record = None; last = last and replace(last, chapter=last.chapter + 1)",
+        DROP,
     ),
     "own segments are fetched": Bug(
         ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
