@@ -168,7 +168,9 @@ class _Survey:
             self._writers.setdefault((key.chapter, key.session), key.writer)
         chapters = {chapter for chapter, _ in (*self._read, *self._damaged, *self._writers)}
         if not chapters and not remains.first:
-            raise NotFound("no log in this store, nor anything left of one; check the address")
+            if self._root is None:
+                raise NotFound("no log in this store, nor anything left of one; check the address")
+            return
         newest = max(chapters, default=remains.first)
         _require_few(newest - remains.first - len(chapters), entry_key(newest, 0))
         while remains.first < newest and remains.first not in chapters:

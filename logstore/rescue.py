@@ -129,8 +129,8 @@ async def _require_empty(target: FileStore) -> None:
 
 def _root_named(remains: Remains) -> bytes | None:
     """Where the chain begins, as the first entry of all says."""
-    first = remains.entries[0]
-    return first.was[0].previous if first.address == (0, 0) and first.was is not None else None
+    was = remains.entries[0].was if remains.entries else None
+    return was[0].previous if was is not None and was[0].address == (0, 0) else None
 
 
 class _Rescue:
@@ -177,7 +177,7 @@ class _Rescue:
     def _record_for(self, chapter: int) -> tuple[Retired, bytes]:
         """A record in the place of one that is lost: of its `closed` it says what the next begin does.
 
-        It says that the chapter held something: who reads from the beginning must be told that this is not the beginning.
+        It says that the chapter held something: who reads from the beginning is told that this is not the beginning.
         """
         begin = self._remains.entries[0]
         record = Retired(chapter, NUMBER_MAX, bytes(DIGEST_BYTES), 0, (), {NUMBER_MAX - 1: RetiredSession(1, 0)})
@@ -281,7 +281,7 @@ class _Rescue:
         whole: defaultdict[Fold, list[Manifest]] = defaultdict(list)
         for name in names:
             key = parse_key(name)
-            if not isinstance(key, ManifestKey) or key.point > self._remains.entries[-1].address:
+            if not isinstance(key, ManifestKey) or key.point > max(self._entries, default=(-1, 0)):
                 continue  # taken while we read
             walked = await fetch(self._source, name, decode_named)
             assert walked.value is None or isinstance(walked.value, Manifest)
@@ -303,8 +303,8 @@ class _Rescue:
     def _consistent(self, manifests: list[Manifest]) -> list[Manifest]:
         """Of one fold's those whose rows hold nothing that the copy's log has not; or else, maybe, the newest."""
         stamp = self._whole_through({manifest.point for manifest in manifests})
-        kept = [manifest for manifest in manifests if manifest.stamp <= stamp]
-        left = manifests[len(kept) :]
+        kept = [manifest for manifest in manifests if manifest.stamp <= stamp and not self._is_ahead(manifest)]
+        left = [manifest for manifest in manifests if manifest not in kept]
         if left and self._remains.first and self._leads_on(left[-1]) and not any(map(self._leads_on, kept)):
             kept, left = [*kept, left[-1]], left[:-1]
             what = "its rows hold more than is left of the log"
@@ -330,6 +330,16 @@ class _Rescue:
         cut = [session.stamp for session in self._remains.sessions.values() if session.lost is not None]
         unknown = [each.stamp for each in self._remains.entries if each.is_unknown and each.address not in points]
         return min([*cut, *unknown], default=STAMP_MAX)
+
+    def _is_ahead(self, manifest: Manifest) -> bool:
+        """Whether a session has lost its last slots, and only the snapshot says so.
+
+        It was written when each opened before its point had ended, or gone on to its stamp.
+        """
+        return any(
+            address < manifest.point and not session.ended and session.tip.stamp < manifest.stamp
+            for address, session in self._remains.sessions.items()
+        )
 
     async def _as_in_copy(self, manifest: Manifest) -> Manifest:
         """With the digests that entries and slots have in the copy."""

@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,10 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import logstore
-from logstore import Event, Finding, InvalidArgument, LogSettings, NotFound, Trimmed, WriterSettings, copy_store
+from logstore import (
+    AlreadyExists,
+    Corrupt,
+    Event,
+    Finding,
+    InvalidArgument,
+    LimitExceeded,
+    LogSettings,
+    NotFound,
+    Trimmed,
+    Unavailable,
+    WriterSettings,
+    copy_store,
+)
 from logstore.check import check
-from logstore.entry import Exclusive, Open, encode_entry, next_entry
+from logstore.entry import Begin, Body, Entry, Exclusive, Open, Tick, encode_entry, next_entry
+from logstore.event import EventEncoder
 from logstore.filestore import MemoryStore
+from logstore.identity import Identity, encode_identity
 from logstore.keys import (
     EntryKey,
     ManifestKey,
@@ -25,11 +42,12 @@ from logstore.keys import (
     SegmentKey,
     entry_key,
     parse_key,
+    registration_key,
     segment_key,
 )
-from logstore.manifest import decode_manifest
 from logstore.named import decode_named
-from logstore.segment import Segment, SegmentEncoder, decode_segment
+from logstore.registration import Registration, encode_registration
+from logstore.segment import SegmentEncoder, decode_segment
 from projections import View
 from tests.scene import Scene, die, directed, quick
 from tests.test_backup import contents
@@ -56,8 +74,13 @@ async def live(scene: Scene, name: str, first: int) -> None:
         await writer.append(thing(first + 100))
 
 
-@cache
 def whole_log(retired: int = 0) -> Contents:
+    """What `play_log` leaves."""
+    return play_log(retired)
+
+
+@cache
+def play_log(retired: int) -> Contents:
     """Three chapters, four writers, snapshots in two of them, ticks that name slots, a session left open."""
     found: dict[str, bytes] = {}
 
@@ -68,8 +91,8 @@ def whole_log(retired: int = 0) -> Contents:
         await die(scene.machine("dead"), "x", "y", "z")
         async with scene.machine("other").open(quick()) as log, log.writer("other") as writer:
             for number in range(40, 44):
-                receipt = await writer.append(thing(number))
-            await log.settled(receipt, timeout=600)
+                await writer.append(thing(number))
+            await log.settled(await writer.append(thing(44)), timeout=600)
             await writer.append(thing(90))
         for chapter in range(retired):
             await scene.retire(chapter)
@@ -115,12 +138,12 @@ def places(objects: Contents) -> list[Place]:
     return sorted(found)
 
 
-async def rescued(objects: Contents, **arguments: object) -> tuple[MemoryStore, list[Finding]]:
+async def rescued(objects: Contents) -> tuple[MemoryStore, list[Finding]]:
     """A copy without what is lost, which keeps all that it promises, and what was said."""
     target, said = MemoryStore(), list[Finding]()
     before = dict(objects)
     source = await store_of(objects)
-    await copy_store(source, target, accept_loss=True, on_loss=said.append, rng=random.Random(0), **arguments)  # type: ignore[arg-type]
+    await copy_store(source, target, accept_loss=True, on_loss=said.append, rng=random.Random(0))
     assert await contents(source) == before
     await require_sound(target, said)
     return target, said
@@ -153,10 +176,13 @@ async def require_sound(store: MemoryStore, said: list[Finding]) -> None:
             assert {key: dict(view.get(key) or {}) for key in view.find().keys} == rows
             assert view.digest(pending=True) == digest
     settings = LogSettings(writer=WriterSettings(linger_ms=0))
-    async with logstore.open(store, settings=settings) as log, log.writer("web") as writer:
-        async with View.open(log, Things()) as view:
-            await view.wait_for(await writer.append(thing(7_000)))
-            assert view.get("t-7000") == {"id": 7_000}
+    async with (
+        logstore.open(store, settings=settings) as log,
+        log.writer("web") as writer,
+        View.open(log, Things()) as view,
+    ):
+        await view.wait_for(await writer.append(thing(7_000)))
+        assert view.get("t-7000") == {"id": 7_000}
 
 
 # Anything may be gone ----------------------------------------------------------------------------
@@ -218,3 +244,196 @@ def test_any_objects_may_be_gone(data: st.DataObject) -> None:
     for session in {place[1:3] for place in kept}:
         sequences = [place[3] for place in kept if place[1:3] == session]
         assert sequences == list(range(len(sequences)))
+
+
+# Case by case ------------------------------------------------------------------------------------
+
+
+def slot_names(writer: str, chapter: int, session: int) -> list[str]:
+    """A session's slots that are there."""
+    prefix = segment_key(writer, chapter, session, 0).rpartition("/")[0] + "/"
+    return [name for name in names(SegmentKey, whole_log()) if name.startswith(prefix)]
+
+
+async def test_a_session_ends_below_its_damage(subtests: pytest.Subtests) -> None:
+    """It keeps what was below, gets the final that a sealer would make, and one finding counts what lay above."""
+    web = slot_names("web", 0, 1)
+    for lost in (1, 2):
+        with subtests.test(lost=lost):
+            objects = {name: data for name, data in whole_log().items() if name != web[lost]}
+            store, said = await rescued(objects)
+            (finding,) = [finding for finding in said if finding.key == web[lost]]
+            slots, events = len(web) - lost, 2 * (4 - lost)
+            assert f"{slots} slots, {events} events; kept: {lost} slots, {2 * lost} events" in finding.what
+            key = parse_key(web[lost])
+            assert isinstance(key, SegmentKey)
+            final = decode_segment(key, (await contents(store))[web[lost]])
+            assert (final.final, final.sealed, final.acknowledged) == (True, True, lost)
+            assert web[lost + 1] not in await contents(store)
+
+
+async def test_a_tick_names_no_more_than_is_kept() -> None:
+    """One that witnessed the lost slot is written anew, and with it what follows; events keep their places."""
+    objects = dict(whole_log())
+    ticks = {name: decode_entry_named(name, objects) for name in names(EntryKey, objects)}
+    name, tick = next((name, each) for name, each in ticks.items() if isinstance(each.body, Tick) and each.body.slots)
+    assert isinstance(tick.body, Tick)
+    chapter, number, named = tick.body.slots[0]
+    opened = ticks[entry_key(chapter, number)].body
+    assert isinstance(opened, Open)
+    del objects[segment_key(opened.writer, chapter, number, named - 1)]
+    copied = await contents((await rescued(objects))[0])
+    made = decode_entry_named(name, copied)
+    assert isinstance(made.body, Tick)
+    assert (chapter, number, named) not in made.body.slots
+    assert (made.stamp, made.nonce) == (tick.stamp, tick.nonce)
+
+
+def decode_entry_named(name: str, objects: Contents) -> Entry:
+    entry = decode_named(name, objects[name])
+    assert isinstance(entry, Entry)
+    return entry
+
+
+async def test_an_entry_of_another_list_is_none(subtests: pytest.Subtests) -> None:
+    """It decodes, and attaches to neither neighbour: it is put in place anew, and no session is lost with it."""
+    objects = whole_log()
+    for name in names(EntryKey, objects)[1:]:
+        with subtests.test(name):
+            entry = decode_entry_named(name, objects)
+            data, _ = encode_entry(replace(entry, previous=bytes(32), body=Tick() if entry.number else entry.body))
+            store, said = await rescued({**objects, name: data})
+            assert [finding.key for finding in said if finding.key == name]
+            assert places(await contents(store))[:-1] == places(objects)
+
+
+async def test_an_exclusive_entry_is_known_by_the_scopes_behind_it() -> None:
+    """Its session stays exclusive, and its successor stays valid."""
+    made = encode_identity(Identity(bytes(16), 0, 86_400_000, "full", None))
+    objects, previous = {"store": made}, None
+    kinds = ("Lock",)
+    bodies: tuple[Body, ...] = (
+        Begin(),
+        Open("one", 1_000, 2_000, 4, Exclusive(kinds, None)),
+        Tick(),
+        Open("two", 1_000, 2_000, 4, Exclusive(kinds, (0, 1))),
+    )
+    for stamp, body in enumerate(bodies, start=1):
+        data, previous = encode_entry(next_entry(previous, made[-32:], body, stamp * 1_000, bytes(16)))
+        objects[entry_key(*previous.address)] = data
+        if isinstance(body, Open):
+            segment, _ = SegmentEncoder().encode(
+                SegmentKey(body.writer, *previous.address, 0),
+                [EventEncoder().encode(thing(stamp))],
+                first_sequence=0,
+                stamp=previous.stamp + 1,
+                acknowledged=0,
+                previous=previous.digest,
+            )
+            objects[segment_key(body.writer, *previous.address, 0)] = segment
+    for lost in (1, 2):
+        store, _ = await rescued({name: data for name, data in objects.items() if name != entry_key(0, lost)})
+        copied = await contents(store)
+        first, second = (decode_entry_named(entry_key(0, number), copied) for number in (1, 3))
+        assert isinstance(first.body, Open)
+        assert first.body.exclusive == Exclusive(kinds, None)
+        assert [first.valid, second.valid] == [True, True]
+        assert places(copied)[:2] == places(objects)
+
+
+async def test_what_has_lost_something_is_no_copy_to_go_on_with() -> None:
+    """Neither by an ordinary copy nor by another rescue; from it an ordinary copy can be made."""
+    objects = dict(whole_log())
+    del objects[slot_names("web", 0, 1)[1]]
+    source, target = await store_of(objects), MemoryStore()
+    await copy_store(source, target, accept_loss=True, rng=random.Random(0))
+    before = await contents(target)
+    with pytest.raises(InvalidArgument, match="no copy of this source"):
+        await copy_store(await store_of(whole_log()), target, rng=random.Random(1))
+    with pytest.raises(InvalidArgument, match=r"empty place only key=.*; name another"):
+        await copy_store(source, target, accept_loss=True, rng=random.Random(1))
+    assert await contents(target) == before
+    await copy_store(target, MemoryStore(), rng=random.Random(2))
+
+
+async def test_there_must_be_something_left() -> None:
+    """An empty place is no log to rescue, and nothing is written then; one with `store` alone is an empty log."""
+    target = MemoryStore()
+    with pytest.raises(NotFound, match="no log"):
+        await copy_store(MemoryStore(), target, accept_loss=True)
+    assert await contents(target) == {}
+    _, said = await rescued({"store": whole_log()["store"]})
+    assert said == []
+
+
+async def test_a_foreign_number_far_away_is_refused() -> None:
+    """What would have millions of entries made anew is no loss but a foreign object; it is named."""
+    name = slot_names("web", 0, 1)[0]
+    far = segment_key("web", 2, 9_999_999, 0)
+    objects = {**whole_log(), far: whole_log()[name]}
+    with pytest.raises(LimitExceeded, match=f"key={entry_key(2, 9_999_999)}"):
+        await copy_store(await store_of(objects), MemoryStore(), accept_loss=True)
+
+
+async def test_a_chapter_retired_meanwhile_is_no_loss() -> None:
+    """The collector was faster than the copy: it has no `store`, and is to be made again."""
+    source = await store_of(whole_log())
+
+    class Collecting(MemoryStore):
+        async def create(self, key: str, data: bytes) -> int | None:
+            if key.startswith("log/"):
+                with suppress(AlreadyExists):
+                    await source.create("retired/0000000000", whole_log(1)["retired/0000000000"])
+            return await super().create(key, data)
+
+    target = Collecting()
+    with pytest.raises(Unavailable, match="retired while"):
+        await copy_store(source, target, accept_loss=True)
+    assert "store" not in await contents(target)
+
+
+@pytest.mark.parametrize("accept_loss", [False, True])
+async def test_a_copy_may_have_another_history(accept_loss: bool) -> None:
+    """As asked for; one that is continued keeps its own, and says so to who wants another."""
+    source, target = await store_of(whole_log()), MemoryStore()
+    await copy_store(source, target, history="drop", accept_loss=accept_loss)
+    async with logstore.open(target, read_only=True) as log:
+        assert log.identity.history == "drop"
+    await copy_store(source, target, history="drop")
+    await copy_store(source, target)
+    with pytest.raises(InvalidArgument, match="history=drop wanted=archive"):
+        await copy_store(source, target, history="archive")
+    with pytest.raises(InvalidArgument, match="no such history policy history='some'"):
+        await copy_store(source, MemoryStore(), history="some")
+
+
+async def test_damaged_snapshots_end_an_ordinary_copy_and_no_rescue() -> None:
+    """Ordinary: Corrupt, with the name. With loss accepted the log is whole, and a damaged manifest left out."""
+    name = names(ManifestKey, whole_log())[0]
+    objects = {**whole_log(), name: b"nonsense"}
+    with pytest.raises(Corrupt, match=name):
+        await copy_store(await store_of(objects), MemoryStore())
+    store, said = await rescued(objects)
+    assert [finding.key for finding in said] == [name]
+    assert name not in await contents(store)
+    assert places(await contents(store))[:-1] == places(objects)
+
+
+async def test_registrations_are_numbered_anew() -> None:
+    """One in the middle is lost: the newest still counts, and the rest is dense."""
+    objects = dict(whole_log())
+    (first,) = names(RegistrationKey, objects)
+    key = parse_key(first)
+    assert isinstance(key, RegistrationKey)
+    registration = decode_named(first, objects[first])
+    assert isinstance(registration, Registration)
+    for number in (1, 2):
+        name = registration_key(RegistrationKey(key.fold, number))
+        objects[name] = encode_registration(number, replace(registration, registered=number == 2))
+    del objects[registration_key(RegistrationKey(key.fold, 1))]
+    copied = await contents((await rescued(objects))[0])
+    last = names(RegistrationKey, copied)[-1]
+    assert last == registration_key(RegistrationKey(key.fold, 1))
+    newest = decode_named(last, copied[last])
+    assert isinstance(newest, Registration)
+    assert newest.registered

@@ -26,6 +26,7 @@ from logstore.clock import stamp_ms
 from logstore.errors import InvalidArgument
 
 __all__ = [
+    "SHOWN_EVERY_S",
     "address_of",
     "as_json",
     "duration",
@@ -41,6 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 PIPE_WIDTH: Final = 120
+SHOWN_EVERY_S: Final = 0.2  # how often a bar looks at what is counted elsewhere
 
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
