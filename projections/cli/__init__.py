@@ -29,6 +29,8 @@ VERBS: dict[str, str] = {
     "snapshot": "write a snapshot of a projection (writes)",
     "snapshots": "list snapshots and registered projections",
     "diff": "say which rows changed between two moments",
+    "export": "write events, or rows of a projection, into a file",
+    "import": "append what was exported, each event once (writes)",
     "copy": "back up a log, or restore it (writes to the copy)",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
