@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 
 import click
 
 from logstore import Finding, Progress, copy_store
 from logstore.identity import HISTORIES
-from projections.cli.terminal import SHOWN_EVERY_S, address_of, as_json, json_option, progress_bar, run, size
+from projections.cli.terminal import address_of, as_json, json_option, run, size, watched
 
 __all__ = ["command"]
 
@@ -49,19 +48,12 @@ async def _copy(
     source: str, target: str, *, history: str | None, accept_loss: bool, losses: list[Finding]
 ) -> tuple[bytes, Progress]:
     progress = Progress()
-    with progress_bar("copying") as bar:
-        task = bar.add_task("", total=None)
-        copying = asyncio.ensure_future(
-            copy_store(
-                address_of(source),
-                address_of(target),
-                history=history,
-                accept_loss=accept_loss,
-                on_loss=losses.append,
-                progress=progress,
-            )
-        )
-        while not copying.done():
-            await asyncio.wait([copying], timeout=SHOWN_EVERY_S)
-            bar.update(task, completed=progress.objects)
-        return await copying, progress
+    copying = copy_store(
+        address_of(source),
+        address_of(target),
+        history=history,
+        accept_loss=accept_loss,
+        on_loss=losses.append,
+        progress=progress,
+    )
+    return await watched(copying, "copying", lambda: progress.objects), progress

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,6 @@ from logstore.clock import stamp_ms
 from logstore.errors import InvalidArgument
 
 __all__ = [
-    "SHOWN_EVERY_S",
     "address_of",
     "as_json",
     "duration",
@@ -37,6 +36,7 @@ __all__ = [
     "run",
     "size",
     "url_argument",
+    "watched",
     "wide_console",
 ]
 
@@ -133,3 +133,19 @@ def progress_bar(title: str) -> Iterator[Bar]:
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
         yield bar
+
+
+async def watched(work: Awaitable[T], title: str, count: Callable[[], int]) -> T:
+    """Return what ``work`` returns; meanwhile a bar on stderr shows what ``count`` says."""
+    with progress_bar(title) as bar:
+        shown = bar.add_task("", total=None)
+        working = asyncio.ensure_future(work)
+        try:
+            while not working.done():
+                await asyncio.wait([working], timeout=SHOWN_EVERY_S)
+                bar.update(shown, completed=count())
+        finally:
+            if not working.done():  # interrupted: it must not go on when what it works with is closed
+                working.cancel()
+                await asyncio.wait([working])
+        return await working
