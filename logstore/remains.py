@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from logstore.check import decode_segment_data
-from logstore.entry import Address, Begin, Body, Closed, Entry, Exclusive, Open, Scope, Tick, decode_entry
+from logstore.entry import Address, Begin, Body, Closed, Entry, Exclusive, Open, Tick, decode_entry
 from logstore.errors import Corrupt, LimitExceeded, NotFound
 from logstore.filestore.base import FileStore, Listed
 from logstore.finding import Finding
@@ -247,13 +247,13 @@ class _Survey:
         record = remains.records[-1] if remains.records else None
         stamp = record[0].stamp if record else 0
         addresses = [(chapter, number) for chapter, last in self._last_numbers.items() for number in range(last + 1)]
-        scopes_behind = self._scopes_behind(addresses)
+        claims = self._claims()
         for address in addresses:
             was = self._read.get(address)
             if was is not None and address not in self._damaged and was[0].stamp <= stamp:
                 self._damaged[address] = "its stamp does not exceed those before it"
             if was is None or address in self._damaged:
-                planned = PlannedEntry(address, stamp + 1, self._body_for(address, scopes_behind[address]))
+                planned = PlannedEntry(address, stamp + 1, self._body_for(address, claims.get(address)))
                 self._lose(
                     entry_key(*address), self._damaged.get(address, GONE), f"the copy has {_named(planned)} there"
                 )
@@ -263,17 +263,22 @@ class _Survey:
             remains.entries.append(planned)
             self._plan_session(planned)
 
-    def _scopes_behind(self, addresses: list[Address]) -> dict[Address, tuple[Scope, ...]]:
-        """Of each address the scopes of the next entry that can be read."""
-        behind: dict[Address, tuple[Scope, ...]] = {}
-        scopes: tuple[Scope, ...] = ()
-        for address in reversed(addresses):
-            behind[address] = scopes
-            if address in self._read and address not in self._damaged:
-                scopes = self._read[address][0].scopes
-        return behind
+    def _claims(self) -> dict[Address, tuple[str, ...]]:
+        """The exclusive entries that others know of, by their scopes or as their predecessor, and their kinds."""
+        claims: dict[Address, tuple[str, ...]] = {}
+        for address, (entry, _) in self._read.items():
+            if address not in self._damaged:
+                claims |= {(scope.chapter, scope.number): scope.kinds for scope in entry.scopes}
+                if (
+                    isinstance(entry.body, Open)
+                    and entry.body.exclusive
+                    and entry.valid
+                    and entry.body.exclusive.predecessor
+                ):
+                    claims[entry.body.exclusive.predecessor] = entry.body.exclusive.kinds
+        return claims
 
-    def _body_for(self, address: Address, scopes: tuple[Scope, ...]) -> Body:
+    def _body_for(self, address: Address, kinds: tuple[str, ...] | None) -> Body:
         """What stands for an entry that is lost."""
         chapter, number = address
         if number == 0:
@@ -281,7 +286,6 @@ class _Survey:
         if self._is_closed[chapter] and number == self._last_numbers[chapter]:
             return Closed()
         if address in self._writers:
-            kinds = next((scope.kinds for scope in scopes if (scope.chapter, scope.number) == address), None)
             exclusive = None if kinds is None else Exclusive(kinds, None)
             return Open(self._writers[address], IDLE_MS, SEAL_MS, 1, exclusive)
         return Tick()

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from logstore.clock import STAMP_MAX
 from logstore.entry import (
     NONCE_BYTES,
     Address,
@@ -302,8 +301,8 @@ class _Rescue:
 
     def _consistent(self, manifests: list[Manifest]) -> list[Manifest]:
         """Of one fold's those whose rows hold nothing that the copy's log has not; or else, maybe, the newest."""
-        stamp = self._whole_through({manifest.point for manifest in manifests})
-        kept = [manifest for manifest in manifests if manifest.stamp <= stamp and not self._is_ahead(manifest)]
+        points = {manifest.point for manifest in manifests}
+        kept = [manifest for manifest in manifests if not self._may_hold_more(manifest, points)]
         left = [manifest for manifest in manifests if manifest not in kept]
         if left and self._remains.first and self._leads_on(left[-1]) and not any(map(self._leads_on, kept)):
             kept, left = [*kept, left[-1]], left[:-1]
@@ -325,20 +324,19 @@ class _Rescue:
             for number, held in record.sessions.items()
         )
 
-    def _whole_through(self, points: set[Address]) -> int:
-        """The stamp up to which nothing is lost. What was a point was no session."""
-        cut = [session.stamp for session in self._remains.sessions.values() if session.lost is not None]
-        unknown = [each.stamp for each in self._remains.entries if each.is_unknown and each.address not in points]
-        return min([*cut, *unknown], default=STAMP_MAX)
+    def _may_hold_more(self, manifest: Manifest, points: set[Address]) -> bool:
+        """Whether something at or below its stamp may be lost.
 
-    def _is_ahead(self, manifest: Manifest) -> bool:
-        """Whether a session has lost its last slots, and only the snapshot says so.
-
-        It was written when each opened before its point had ended, or gone on to its stamp.
+        Of a session that has not ended that is so even if nothing else says so: the snapshot was written when each
+        opened before its point had ended, or gone on to its stamp.
         """
+        for address, session in self._remains.sessions.items():
+            goes_on = session.lost is not None if session.ended else address < manifest.point
+            if goes_on and session.stamp < manifest.stamp:
+                return True
         return any(
-            address < manifest.point and not session.ended and session.tip.stamp < manifest.stamp
-            for address, session in self._remains.sessions.items()
+            each.is_unknown and each.stamp < manifest.stamp and each.address not in points  # a point is no session
+            for each in self._remains.entries
         )
 
     async def _as_in_copy(self, manifest: Manifest) -> Manifest:

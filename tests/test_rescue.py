@@ -307,21 +307,18 @@ async def test_an_entry_of_another_list_is_none(subtests: pytest.Subtests) -> No
             assert places(await contents(store))[:-1] == places(objects)
 
 
-async def test_an_exclusive_entry_is_known_by_the_scopes_behind_it() -> None:
-    """Its session stays exclusive, and its successor stays valid."""
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+@pytest.mark.parametrize("with_segments", [True, False])
+async def test_exclusive_sessions_stay_exclusive(lost: int, with_segments: bool) -> None:
+    """One whose entry is lost is known by those behind it, or has left nothing; its successors stay valid."""
     made = encode_identity(Identity(bytes(16), 0, 86_400_000, "full", None))
-    objects, previous = {"store": made}, None
-    kinds = ("Lock",)
-    bodies: tuple[Body, ...] = (
-        Begin(),
-        Open("one", 1_000, 2_000, 4, Exclusive(kinds, None)),
-        Tick(),
-        Open("two", 1_000, 2_000, 4, Exclusive(kinds, (0, 1))),
-    )
-    for stamp, body in enumerate(bodies, start=1):
+    objects, previous, kinds = {"store": made}, None, ("Lock",)
+    bodies: list[Body] = [Begin()]
+    bodies += [Open(f"leader-{n}", 1_000, 2_000, 4, Exclusive(kinds, (0, n - 1) if n > 1 else None)) for n in (1, 2, 3)]
+    for stamp, body in enumerate([*bodies, Tick()], start=1):
         data, previous = encode_entry(next_entry(previous, made[-32:], body, stamp * 1_000, bytes(16)))
         objects[entry_key(*previous.address)] = data
-        if isinstance(body, Open):
+        if isinstance(body, Open) and (with_segments or previous.number != lost):
             segment, _ = SegmentEncoder().encode(
                 SegmentKey(body.writer, *previous.address, 0),
                 [EventEncoder().encode(thing(stamp))],
@@ -331,14 +328,56 @@ async def test_an_exclusive_entry_is_known_by_the_scopes_behind_it() -> None:
                 previous=previous.digest,
             )
             objects[segment_key(body.writer, *previous.address, 0)] = segment
-    for lost in (1, 2):
-        store, _ = await rescued({name: data for name, data in objects.items() if name != entry_key(0, lost)})
-        copied = await contents(store)
-        first, second = (decode_entry_named(entry_key(0, number), copied) for number in (1, 3))
-        assert isinstance(first.body, Open)
-        assert first.body.exclusive == Exclusive(kinds, None)
-        assert [first.valid, second.valid] == [True, True]
-        assert places(copied)[:2] == places(objects)
+    del objects[entry_key(0, lost)]
+    store, _ = await rescued(objects)
+    copied = await contents(store)
+    expected: int | None = None
+    for number in (1, 2, 3):
+        entry = decode_entry_named(entry_key(0, number), copied)
+        if number != lost or with_segments:
+            assert isinstance(entry.body, Open)
+            assert entry.body.exclusive == Exclusive(kinds, None if expected is None else (0, expected))
+            assert entry.valid
+            expected = number
+        else:
+            assert isinstance(entry.body, Tick)
+    held = [place for place in places(copied) if place[4] != "t-7000"]
+    assert [place[2] for place in held] == [number for number in (1, 2, 3) if with_segments or number != lost]
+
+
+async def test_a_session_of_which_only_a_snapshot_knows_spoils_it(subtests: pytest.Subtests) -> None:
+    """All its slots are gone, its entry too or not: the snapshots that hold its rows are left out, and said."""
+    objects = whole_log()
+    for entries in ([], [entry_key(1, 1)]):
+        with subtests.test(entries=entries):
+            gone = {*slot_names("web", 1, 1), *entries}
+            store, said = await rescued({name: data for name, data in objects.items() if name not in gone})
+            later = [name for name in names(ManifestKey, objects) if "/manifest/0000000001-" in name]
+            assert later
+            assert {finding.key for finding in said} == {*later, *entries}
+            assert not set(later) & set(await contents(store))
+
+
+async def test_a_final_over_what_was_stored_is_a_loss(subtests: pytest.Subtests) -> None:
+    """A sealer was told that a slot was absent, which was lost: the rows of a snapshot may have it."""
+    web, objects = slot_names("web", 0, 1), dict(whole_log())
+    key = parse_key(web[2])
+    assert isinstance(key, SegmentKey)
+    before = decode_segment(replace(key, slot=1), objects[web[1]])
+    objects[web[2]], _ = SegmentEncoder().encode(
+        key,
+        (),
+        first_sequence=before.first_sequence + before.count,
+        stamp=before.stamp + 1,
+        acknowledged=2,
+        previous=before.digest,
+        final=True,
+        sealed=True,
+    )
+    store, said = await rescued(objects)
+    (finding,) = [finding for finding in said if finding.key == web[2]]
+    assert "a final stands there, and" in finding.what
+    assert names(ManifestKey, await contents(store)) == []
 
 
 async def test_what_has_lost_something_is_no_copy_to_go_on_with() -> None:
