@@ -358,7 +358,15 @@ async def test_a_session_of_which_only_a_snapshot_knows_spoils_it(subtests: pyte
             assert not set(later) & set(await contents(store))
 
 
-async def test_a_final_over_what_was_stored_is_a_loss(subtests: pytest.Subtests) -> None:
+async def test_a_snapshot_within_a_chapter_of_which_nothing_is_left_leads_nowhere() -> None:
+    """Its record and the later snapshot are gone: whether all of it was read nobody knows, so no view starts there."""
+    objects = whole_log(1)
+    gone = {"retired/0000000000", *(name for name in objects if name.startswith("chunks/0000000001-"))}
+    _, said = await rescued({name: data for name, data in objects.items() if name not in gone})
+    assert [finding.key for finding in said if finding.next_step == "its views cannot be opened: Trimmed"]
+
+
+async def test_a_final_over_what_was_stored_is_a_loss() -> None:
     """A sealer was told that a slot was absent, which was lost: the rows of a snapshot may have it."""
     web, objects = slot_names("web", 0, 1), dict(whole_log())
     key = parse_key(web[2])
