@@ -23,7 +23,7 @@ import zstandard
 
 from logstore.errors import Corrupt
 from logstore.event import NAME_BYTES_MAX, EncodedEvent
-from logstore.frame import DIGEST_BYTES, ObjectType, decode_frame, encode_frame, unpack
+from logstore.frame import ObjectType, decode_frame, encode_frame, unpack
 from logstore.keys import SegmentKey, segment_key
 
 __all__ = ["COUNT_MAX", "Columns", "Segment", "SegmentEncoder", "attached_to", "decode_segment"]
@@ -241,21 +241,6 @@ def decode_segment(key: SegmentKey, data: bytes) -> Segment:
     )
 
 
-def attached_to(previous: bytes, key: SegmentKey, data: bytes) -> tuple[bytes, bytes]:
-    """Return the segment ``data``, found under ``key``, as it is after what has the digest ``previous``; and its own.
-
-    The columns stay as they are. Cost: two SHA-256 of a header.
-    """
-    frame = decode_frame(
-        segment_key(key.writer, key.chapter, key.session, key.slot), data, ObjectType.SEGMENT, FINAL | SEALED
-    )
-    *fields, found, stored_digest = _HEADER.unpack(frame.body)
-    if found == previous:
-        return data, frame.digest
-    framed = encode_frame(ObjectType.SEGMENT, frame.flags, _HEADER.pack(*fields, previous, stored_digest))
-    return framed + frame.rest, framed[-DIGEST_BYTES:]
-
-
 class _Nonsense(ValueError):
     """The columns are not what FORMAT §6 says."""
 
@@ -313,3 +298,18 @@ def _check_metas(metas: Any, count: int) -> dict[int, bytes]:
     if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise _Nonsense("metas")
     return dict(zip(indices, values, strict=True))
+
+
+def attached_to(previous: bytes, key: SegmentKey, data: bytes) -> tuple[bytes, bytes]:
+    """Return the segment ``data``, found under ``key``, as it is after what has the digest ``previous``; and its own.
+
+    The columns stay as they are. Cost: two SHA-256 of a header.
+    """
+    frame = decode_frame(
+        segment_key(key.writer, key.chapter, key.session, key.slot), data, ObjectType.SEGMENT, FINAL | SEALED
+    )
+    *fields, found, stored_digest = _HEADER.unpack(frame.body)
+    if found == previous:
+        return data, frame.digest
+    framed = encode_frame(ObjectType.SEGMENT, frame.flags, _HEADER.pack(*fields, previous, stored_digest))
+    return framed + frame.rest, framed[-32:]
