@@ -8,44 +8,46 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
 from contextlib import aclosing
-from typing import Final
 
-from logstore.aside import decode_aside
 from logstore.clock import Clock, SystemClock
-from logstore.errors import AlreadyExists, InvalidArgument, Missing, NotFound
+from logstore.errors import InvalidArgument, NotFound
 from logstore.filestore import RetryingStore, open_filestore, require_safe
 from logstore.filestore.base import FileStore, Listed
-from logstore.finding import Progress
-from logstore.identity import ID_BYTES, Identity, decode_identity, encode_identity
+from logstore.finding import Finding, Progress
+from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import (
+    ARCHIVE,
     CHUNKS,
+    RETIRED,
     SNAPSHOTS,
     STORE,
+    ArchiveKey,
     EntryKey,
     ManifestKey,
     RegistrationKey,
+    RetiredKey,
     SegmentKey,
     entry_key,
     parse_key,
     retired_key,
 )
-from logstore.named import decode_named
+from logstore.rescue import rescue
+from logstore.transfer import carry, fetch_whole
 
 __all__ = ["copy_store"]
-
-AT_ONCE: Final = 16
 
 
 async def copy_store(
     source: str | FileStore,
     target: str | FileStore,
     *,
+    history: str | None = None,
+    accept_loss: bool = False,
+    on_loss: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
@@ -53,34 +55,63 @@ async def copy_store(
     """Make ``target`` a copy of ``source``, or continue one; return the copy's id. Both may be in use.
 
     They are addresses or filestores. A copy is a store of its own, whose ``ancestor`` is the source; it cannot be
-    opened until it is whole. ``progress`` counts the objects created. ``clock`` and ``rng`` are for tests.
+    opened until it is whole. ``history``: the copy's policy, where it is to be another than the source's.
+    ``progress`` counts the objects created. ``clock`` and ``rng`` are for tests.
 
-    Cost: a LIST per 1,000 keys of either; a GET and a PUT per object that the target has not; nothing is written to
-    the source. Raises InvalidArgument for a target that is no copy of this source, or was written to; Corrupt and
-    Missing, naming what is wrong in the source; Unavailable: run it again, and it goes on.
+    ``accept_loss``: leave out what is lost or damaged in the source, and what cannot stand without it; ``on_loss`` is
+    told, when all else is copied. The target must be empty. Where anything was left out it is no copy to be continued.
+
+    Cost: a LIST per 1,000 keys of either; a GET and a PUT per object that the target has not, with ``accept_loss``
+    up to two GETs; nothing is written to the source. Raises InvalidArgument for a target that is no copy of this
+    source, was written to, or has another history; Corrupt and Missing, naming what is wrong in the source;
+    Unavailable: run it again, and it goes on.
 
     >>> import asyncio
     >>> async def back_up():
     ...     return await copy_store("file:///srv/cp", "s3://backups/cp")
     """
+    if history is not None and history not in HISTORIES:
+        raise InvalidArgument(f"no such history policy history={history!r:.40}; use one of {', '.join(HISTORIES)}")
     clock, rng = clock or SystemClock(), rng or random.Random(secrets.randbits(128))
     stores = [open_filestore(each) if isinstance(each, str) else each for each in (source, target)]
     first, second = (RetryingStore(each, clock=clock, rng=rng) for each in stores)
     try:
-        identity = await _copy(first, second, progress or Progress(), clock.wall_ms(), rng)
+        if accept_loss:
+            identity = await rescue(
+                first,
+                second,
+                history=history,
+                progress=progress or Progress(),
+                on_loss=on_loss or _ignore,
+                now_ms=clock.wall_ms(),
+                rng=rng,
+            )
+        else:
+            identity = await _copy(first, second, history, progress or Progress(), now_ms=clock.wall_ms(), rng=rng)
     finally:
         await first.aclose()
         await second.aclose()
     return identity.id
 
 
-async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms: int, rng: random.Random) -> Identity:
-    identity = decode_identity(await _fetch(source, STORE))
+def _ignore(_: Finding) -> None:
+    """The caller does not want to know."""
+
+
+async def _copy(
+    source: FileStore, target: FileStore, history: str | None, progress: Progress, *, now_ms: int, rng: random.Random
+) -> Identity:
+    identity = decode_identity(await fetch_whole(source, STORE))
     own = await _identity(target)
     if own is not None and own.ancestor != identity.id:
         raise InvalidArgument(
             f"the target is no copy of this source target={own.id.hex()} source={identity.id.hex()};"
             " copy into an empty place"
+        )
+    if own is not None and history not in (None, own.history):
+        raise InvalidArgument(
+            f"the copy has another history policy, which never changes history={own.history} wanted={history};"
+            " leave it as it is, or copy into an empty place"
         )
     if own is None:
         await require_safe(target, rng.randbytes(8).hex())
@@ -88,12 +119,19 @@ async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms
     entries = {listed.key for listed in roster}
     await _require_same_roster(source, target, entries)
     manifests = [listed async for listed in source.list(SNAPSHOTS)]
-    of_log = [_sessions_of(entries, source.list("log/")), _each(roster), source.list("retired/")]
+    records = [listed async for listed in source.list(RETIRED)]  # before what they name is listed
+    retired = {key.chapter for listed in records if isinstance(key := parse_key(listed.key), RetiredKey)}
+    of_log = [
+        _unretired(retired, _sessions_of(entries, source.list("log/"))),
+        _unretired(retired, _each(roster)),
+        _archives_of(retired, source.list(ARCHIVE)),
+        _each(records),
+    ]
     if own is None:  # nobody can read it yet: what keeps others from making a `store` comes first
         of_log.reverse()
     for listing in (*of_log, source.list(CHUNKS), _points_of(entries, manifests)):
         async with aclosing(_absent(listing, target)) as absent:
-            await _copy_each(absent, source, target, progress)
+            await carry(absent, source, target, progress)
     if own is not None:
         return own
     made = encode_identity(
@@ -101,7 +139,7 @@ async def _copy(source: FileStore, target: FileStore, progress: Progress, now_ms
             id=rng.randbytes(ID_BYTES),
             created_ms=now_ms,
             grace_ms=identity.grace_ms,
-            history=identity.history,
+            history=history or identity.history,
             ancestor=identity.id,
             origin=identity.root,
         )
@@ -117,26 +155,19 @@ async def _identity(store: FileStore) -> Identity | None:
         return None
 
 
-async def _fetch(store: FileStore, key: str) -> bytes:
-    try:
-        return (await store.get(key)).data
-    except NotFound as error:
-        raise Missing(f"an object of the source is gone key={key}; run `logstore check` on it") from error
-
-
 # What is to be copied, in order
 
 
 async def _require_same_roster(source: FileStore, target: FileStore, entries: Collection[str]) -> None:
     """Whoever writes to a store begins with its roster; if the last entries are equal, all are: each holds a digest."""
-    last, retired = "", {listed.key async for listed in source.list("retired/")}
+    last, retired = "", {listed.key async for listed in source.list(RETIRED)}
     async for listed in target.list("roster/"):
         key, last = parse_key(listed.key), listed.key
         if last not in entries and isinstance(key, EntryKey) and retired_key(key.chapter) not in retired:
             raise InvalidArgument(
                 f"the target was written to: the source has no such entry key={last}; copy into an empty place"
             )
-    if last in entries and await _fetch(source, last) != await _fetch(target, last):
+    if last in entries and await fetch_whole(source, last) != await fetch_whole(target, last):
         raise InvalidArgument(f"the target was written to: entries differ key={last}; copy into an empty place")
 
 
@@ -150,6 +181,22 @@ async def _sessions_of(entries: Collection[str], listing: AsyncIterator[Listed])
     async for listed in listing:
         key = parse_key(listed.key)
         if isinstance(key, SegmentKey) and entry_key(key.chapter, key.session) in entries:
+            yield listed
+
+
+async def _unretired(retired: Collection[int], listing: AsyncIterator[Listed]) -> AsyncIterator[Listed]:
+    """What lies in chapters that are not retired: the rest may be collected at any moment, and nobody reads it."""
+    async for listed in listing:
+        key = parse_key(listed.key)
+        if isinstance(key, SegmentKey | EntryKey) and key.chapter not in retired:
+            yield listed
+
+
+async def _archives_of(retired: Collection[int], listing: AsyncIterator[Listed]) -> AsyncIterator[Listed]:
+    """The archives of retired chapters."""
+    async for listed in listing:
+        key = parse_key(listed.key)
+        if isinstance(key, ArchiveKey) and key.chapter in retired:
             yield listed
 
 
@@ -180,42 +227,3 @@ async def _absent(listing: AsyncIterator[Listed], target: FileStore) -> AsyncGen
                 f"the target holds another object key={listed.key} bytes={there.size} source={listed.size};"
                 " copy into an empty place"
             )
-
-
-# Copying
-
-
-async def _copy_each(keys: AsyncIterator[str], source: FileStore, target: FileStore, progress: Progress) -> None:
-    """Copy the objects, some at a time, each created after those before it: so the order holds wherever it ends."""
-    ahead: deque[tuple[str, asyncio.Task[bytes]]] = deque()
-    try:
-        async for key in keys:
-            ahead.append((key, asyncio.create_task(_read_whole(source, key))))
-            if len(ahead) > AT_ONCE:
-                await _create_next(ahead, target, progress)
-        while ahead:
-            await _create_next(ahead, target, progress)
-    finally:
-        for _, task in ahead:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
-
-
-async def _create_next(ahead: deque[tuple[str, asyncio.Task[bytes]]], target: FileStore, progress: Progress) -> None:
-    key, task = ahead[0]
-    data = await task
-    ahead.popleft()
-    try:
-        await target.create(key, data)
-    except AlreadyExists:
-        if await _fetch(target, key) != data:
-            raise InvalidArgument(f"the target holds another object key={key}; copy into an empty place") from None
-    progress.objects += 1
-    progress.bytes += len(data)
-
-
-async def _read_whole(source: FileStore, name: str) -> bytes:
-    """An object of the source that decodes. Raises Corrupt, Missing."""
-    data = await _fetch(source, name)
-    await decode_aside(len(data), decode_named, name, data)
-    return data

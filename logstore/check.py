@@ -50,7 +50,7 @@ from logstore.session import SessionId, Tip
 from logstore.snapshotcheck import check_snapshots
 from logstore.walk import Walked, fetch, walk
 
-__all__ = ["check"]
+__all__ = ["check", "decode_segment_data"]
 
 RESERVED: Final = frozenset({"claims", "stagelogs"})
 _OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins"})
@@ -298,7 +298,7 @@ class _Check:
     async def _walk_everything(self) -> AsyncGenerator[Finding, None]:
         reading: _Reading | None = None
         seen: set[Address] = set()
-        async with aclosing(walk(self._store, self._unretired_segments(), _decode_segment)) as segments:
+        async with aclosing(walk(self._store, self._unretired_segments(), decode_segment_data)) as segments:
             async for walked in segments:
                 self._count(walked)
                 key = parse_key(walked.key)
@@ -377,7 +377,7 @@ class _Check:
     async def _take_walked_segment(self, reading: _Reading, slot: int, walked: Walked[Segment]) -> list[Finding]:
         findings: list[Finding] = []
         while reading.final is None and reading.gap is None and slot > reading.slot:
-            skipped = await fetch(self._store, reading.key, _decode_segment)
+            skipped = await fetch(self._store, reading.key, decode_segment_data)
             if skipped.is_absent:
                 reading.gap = reading.slot
             else:  # created while we listed
@@ -446,7 +446,7 @@ class _Check:
         """Whether a tick names the next slot, and it is absent when asked for."""
         if reading.session.named <= reading.slot:
             return False
-        walked = await fetch(self._store, reading.key, _decode_segment)
+        walked = await fetch(self._store, reading.key, decode_segment_data)
         return walked.is_absent and not await self._is_retired_now(reading.session.id.chapter)
 
 
@@ -475,7 +475,7 @@ def _decode_entry(name: str, data: bytes) -> Entry:
     return entry
 
 
-def _decode_segment(name: str, data: bytes) -> Segment:
+def decode_segment_data(name: str, data: bytes) -> Segment:
     """Decode a segment, and each of its events' data: nobody else looks at all of them."""
     segment = decode_named(name, data)
     assert isinstance(segment, Segment)

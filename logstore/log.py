@@ -579,28 +579,38 @@ class Log:
         survey, _ = await take_survey(self._store, self.identity, self._stamps.skew_ms)
         return survey
 
-    async def seal(self, *, dry_run: bool = False) -> tuple[Sealing, ...]:
+    async def seal(self, *, dry_run: bool = False, writer: str | None = None) -> tuple[Sealing, ...]:
         """End the sessions silent for their seal time, by the store's own times; return what came of each open one.
 
-        ``dry_run`` only says what would be done. Cost: a survey; about eight requests per session sealed, four for a
-        tick. Raises Corrupt, Missing (of the survey), Unavailable.
+        ``dry_run`` only says what would be done. ``writer``: only that writer's, at once, for who knows that it is gone
+        (one that lives loses nothing: it goes on in a new session). Cost: a survey; about eight requests per session
+        sealed, four for a tick. Raises Corrupt, Missing (of the survey), Unavailable.
         """
         if not dry_run:
             self._require_writable()
         survey, frontier = await take_survey(self._store, self.identity, self._stamps.skew_ms)
-        done = [await self._seal_surveyed(session, frontier, dry_run) for session in survey.open_sessions]
+        done = [
+            await self._seal_surveyed(session, frontier, dry_run, gone=writer is not None)
+            for session in survey.open_sessions
+            if writer in (None, session.writer)
+        ]
         if above := max((sealing.session.last_stamp for sealing in done if sealing.sealed and not dry_run), default=0):
             with suppress(LogStoreError):  # only the watermark waits; whoever needs it posts one
                 await self._post_tick(above)
         return tuple(done)
 
-    async def _seal_surveyed(self, session: OpenSessionSurvey, frontier: Frontier, dry_run: bool) -> Sealing:
-        if session.silent_ms is None:
+    async def _seal_surveyed(
+        self, session: OpenSessionSurvey, frontier: Frontier, dry_run: bool, *, gone: bool
+    ) -> Sealing:
+        if gone:
+            pass
+        elif session.silent_ms is None:
             return Sealing(session, False, "the store tells no times, so nobody knows how long it has been silent")
-        if not session.may_be_sealed:
+        elif not session.may_be_sealed:
             return Sealing(session, False, "its writer may live: it was not silent for its seal time")
         if dry_run:
-            return Sealing(session, True, "it would be sealed: it was silent for its seal time")
+            why = "its writer is gone" if gone else "it was silent for its seal time"
+            return Sealing(session, True, f"it would be sealed: {why}")
         silent = frontier.sessions[session.chapter, session.session]
         try:
             final = await seal_silent(silent, self._objects, self._looks, self._stamps)

@@ -31,6 +31,7 @@ __all__ = [
     "Columns",
     "Segment",
     "SegmentEncoder",
+    "attached_to",
     "decode_archived_segment",
     "decode_segment",
     "unpack_columns",
@@ -366,6 +367,19 @@ def _check_metas(metas: Any, count: int) -> dict[int, bytes]:
     if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise _Nonsense("metas")
     return dict(zip(indices, values, strict=True))
+
+
+def attached_to(previous: bytes, key: SegmentKey, data: bytes) -> tuple[bytes, bytes]:
+    """Return the segment ``data``, found under ``key``, as it is after what has the digest ``previous``; and its own.
+
+    The columns stay as they are. Cost: two SHA-256 of a header.
+    """
+    frame = decode_frame(_name(key), data, ObjectType.SEGMENT, FINAL | SEALED)
+    *fields, found, stored_digest = _HEADER.unpack(frame.body)
+    if found == previous:
+        return data, frame.digest
+    framed = encode_frame(ObjectType.SEGMENT, frame.flags, _HEADER.pack(*fields, previous, stored_digest))
+    return framed + frame.rest, framed[-32:]
 
 
 def _name(key: SegmentKey) -> str:

@@ -82,7 +82,7 @@ class _Snapshots:
                     yield finding
         for fold in {summed.manifest.key.fold for summed in self._manifests} - self._registered:
             what = "it has snapshots and no registration, so that all history is kept for it"
-            yield damage(snapshots_prefix(fold), what, "open the projection for writing: that registers it")
+            yield note(snapshots_prefix(fold), what, "open the projection for writing: that registers it")
         for summed in self._manifests:
             for finding in await self._check_point(summed.manifest):
                 yield finding

@@ -21,6 +21,7 @@ start from snapshots in the store. Not here: SQL, joins.
 from __future__ import annotations
 
 from projections.index import Index
+from projections.keep import KeepRound, keep
 from projections.past import PastView, diff
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan
@@ -43,6 +44,9 @@ __all__ = [
     "diff",
     "drop",
     "Verdict",
+    # Who looks after them
+    "keep",
+    "KeepRound",
     # What queries return
     "Page",
     "Plan",

@@ -109,6 +109,11 @@ class State:
         return f"<State rows={len(self.rows)} pending={self.pending_events} watermark={self.watermark}>"
 
     @property
+    def changed_since_cut(self) -> int | None:
+        """How many base rows have changed since the last cut; None: there was none, or too many to remember."""
+        return None if self._since is None else len(self._since.rows)
+
+    @property
     def pending_events(self) -> int:
         """How many events have no final place yet."""
         return sum(len(pending.indices) for pending in self._pending)

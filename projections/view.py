@@ -330,6 +330,11 @@ class View(Table):
         """How far it has read. Cost: O(open sessions)."""
         return self._reader.position
 
+    @property
+    def rows_changed(self) -> int | None:
+        """How many rows have changed, settled ones, since this view's last snapshot; None: not known. Cost: none."""
+        return self._state.changed_since_cut
+
     def statistics(self) -> ViewStatistics:
         """How it is doing. Cost: O(rows), for the memory."""
         rows = self._state.rows

@@ -128,6 +128,6 @@ async def test_the_newest_registration_counts(store: Stored) -> None:
     first = registration_key(RegistrationKey(fold, 0))
     registration = decode_registration(RegistrationKey(fold, 0), (await memory.get(first)).data)
     await memory.delete(first)
-    assert list(await findings(memory)) == [snapshots_prefix(fold)]
+    assert list(await findings(memory, "note")) == [snapshots_prefix(fold)]
     await memory.create(registration_key(RegistrationKey(fold, 1)), encode_registration(1, registration))
     assert await findings(memory) == {}

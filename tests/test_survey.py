@@ -128,6 +128,19 @@ async def test_seal_ends_what_was_silent_for_its_seal_time(store: FileStore, clo
         assert [finding async for finding in log.check()] == []
 
 
+async def test_a_writer_known_to_be_gone_is_sealed_at_once(store: FileStore, clock: ManualClock) -> None:
+    """All its sessions, silent or not; those of others are left alone."""
+    async with log_in(store, clock) as log:
+        name = (await log.survey()).open_sessions[0].writer
+        assert await log.seal(writer=f"{name}-2") == ()
+        dry = await log.seal(writer=name, dry_run=True)
+        assert {(s.sealed, s.why) for s in dry} == {(True, "it would be sealed: its writer is gone")}
+        done = await log.seal(writer=name)
+        assert [s.session for s in done] == [s.session for s in dry]
+        assert all(s.sealed for s in done)
+        assert (await log.survey()).open_sessions == ()
+
+
 async def test_a_session_that_lost_a_slot_is_not_sealed(store: FileStore, clock: ManualClock) -> None:
     """A seal over a lost object would make the loss for ever; it is reported, and the other session is sealed."""
     async with log_in(store, clock) as log:

@@ -370,10 +370,19 @@ async def _aclose(generator: AsyncGenerator[Any, Any]) -> None:
 def _bury(task: asyncio.Task[Any]) -> None:
     """End the coroutine of a task that will never run again, however often its finally blocks want to wait."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine = task.get_coro()
-    for _ in range(CLOSE_ATTEMPTS_MAX):
+    awaited: list[Any] = []
+    waiter: Any = task.get_coro()
+    while waiter is not None:
+        awaited.append(waiter)
+        waiter = getattr(waiter, "cr_await", None) or getattr(waiter, "gi_yieldfrom", None)
+    for waiter in reversed(awaited):  # the innermost first: an outer one, closed, would leave it to the collector
+        _close(waiter)
+
+
+def _close(waiter: Any) -> None:
+    for _ in range(CLOSE_ATTEMPTS_MAX if hasattr(waiter, "close") else 0):
         try:
-            coroutine.close()
+            waiter.close()
             return
         except BaseException:  # noqa: BLE001  the finally blocks of the dead: "coroutine ignored GeneratorExit" and worse
             continue

@@ -28,7 +28,12 @@ VERBS: dict[str, str] = {
     "seal": "end sessions whose writers are gone (writes)",
     "snapshot": "write a snapshot of a projection (writes)",
     "snapshots": "list snapshots and registered projections",
+    "gc": "retire history, delete garbage (writes, deletes)",
+    "archive": "pack old history into a few objects (writes)",
+    "keep": "look after a log for ever: the daemon (writes, deletes)",
     "diff": "say which rows changed between two moments",
+    "export": "write events, or rows of a projection, into a file",
+    "import": "append what was exported, each event once (writes)",
     "copy": "back up a log, or restore it (writes to the copy)",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }

@@ -7,28 +7,18 @@ this (a bad line, the store, Ctrl-C) stops it at a line that is named. So the in
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import threading
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from io import UnsupportedOperation
-from typing import BinaryIO, Final
 
 import click
 
 from logstore import Event, LogStoreError, Receipt, Unknown, Writer
-from logstore.errors import InvalidArgument, LimitExceeded
+from logstore.errors import InvalidArgument
 from logstore.event import EventEncoder
+from projections.cli.inputs import batches_of_lines
 from projections.cli.jsonlines import event_of_line
 from projections.cli.terminal import as_json, json_option, open_log, run, url_argument
 
 __all__ = ["command"]
-
-BATCH_LINES_MAX: Final = 1_000
-BATCH_BYTES_MAX: Final = 2 << 20  # as JSON; packed it may be more than twice that
-LINE_BYTES_MAX: Final = 8 << 20
-CHUNK_BYTES: Final = 1 << 16
 
 
 class Stopped(click.ClickException):
@@ -80,7 +70,7 @@ async def _append(url: str, name: str, json_: bool) -> None:
 
 async def _append_input(writer: Writer, tally: _Tally) -> None:
     number, encoder = 0, EventEncoder()
-    async for lines in _batches(sys.stdin.buffer):
+    async for lines in batches_of_lines(sys.stdin.buffer, "stdin"):
         events: list[Event] = []
         bad: InvalidArgument | None = None
         for line in lines:
@@ -115,60 +105,3 @@ async def _store(writer: Writer, events: list[Event], last_line: int, tally: _Ta
         raise Stopped(f"{lines}: {type(error).__name__}: {error}\n{tally}; {what}") from error
     tally.events += len(events)
     tally.lines = last_line
-
-
-# Reading stdin --------------------------------------------------------------------------------
-
-
-async def _batches(stream: BinaryIO) -> AsyncIterator[list[bytes]]:
-    """Yield lines as they come: what has arrived is not kept waiting for what has not."""
-    rest = b""
-    async for chunk in _chunks(stream):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LINE_BYTES_MAX:
-            raise LimitExceeded(f"a line is too long limit={LINE_BYTES_MAX}")
-        batch: list[bytes] = []
-        size = 0
-        for line in lines:
-            if batch and (len(batch) == BATCH_LINES_MAX or size + len(line) > BATCH_BYTES_MAX):
-                yield batch
-                batch, size = [], 0
-            batch.append(line)
-            size += len(line)
-        if batch:
-            yield batch
-    if rest:
-        yield [rest]
-
-
-async def _chunks(stream: BinaryIO) -> AsyncIterator[bytes]:
-    """Read in a thread that may be left behind: a read of a terminal or a pipe cannot be called off."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Queue[bytes | OSError] = asyncio.Queue()
-    room = threading.Semaphore(16)
-
-    def read_on() -> None:
-        chunk: bytes | OSError = b"-"
-        while chunk and isinstance(chunk, bytes):
-            room.acquire()
-            try:
-                chunk = _read(stream)
-            except OSError as error:
-                chunk = error
-            with suppress(RuntimeError):  # nobody listens any more
-                loop.call_soon_threadsafe(ready.put_nowait, chunk)
-
-    threading.Thread(target=read_on, daemon=True).start()
-    while chunk := await ready.get():
-        if isinstance(chunk, OSError):
-            raise InvalidArgument(f"stdin cannot be read cause={chunk}") from chunk
-        yield chunk
-        room.release()
-
-
-def _read(stream: BinaryIO) -> bytes:
-    """What has arrived; nothing at the end. Past Python's own buffer, whose lock a thread left behind would keep."""
-    try:
-        return os.read(stream.fileno(), CHUNK_BYTES)
-    except (UnsupportedOperation, AttributeError):
-        return stream.read(CHUNK_BYTES)

@@ -1,42 +1,59 @@
-"""``logstore copy``: back up a log, go on with a back-up, or restore one."""
+"""``logstore copy``: back up a log, go on with a back-up, restore one, or save what is left of a damaged one."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
+from dataclasses import asdict
 
 import click
 
-from logstore import Progress, copy_store
-from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, size
+from logstore import Finding, Progress, copy_store
+from logstore.identity import HISTORIES
+from projections.cli.terminal import address_of, as_json, json_option, run, size, watched
 
 __all__ = ["command"]
-
-SHOWN_EVERY_S: Final = 0.2
 
 
 @click.command()
 @click.argument("source")
 @click.argument("target")
+@click.option(
+    "--history", type=click.Choice(HISTORIES), help="The copy's history policy, instead of the source's; for good."
+)
+@click.option(
+    "--accept-loss", is_flag=True, help="Leave out what is lost or damaged, say so, and go on without it; status 1."
+)
 @json_option
-def command(source: str, target: str, json_: bool) -> None:
+def command(*, source: str, target: str, history: str | None, accept_loss: bool, json_: bool) -> None:
     """Make TARGET a copy of the log at SOURCE, or bring one up to date. Both are addresses or paths.
 
     WRITES to TARGET, never to SOURCE; either may be in use. Every object is verified on the way. Interrupted, run it
     again: it goes on. A copy is a log of its own: once it was written to, it cannot be continued.
+
+    With --accept-loss TARGET must be empty, and what SOURCE has lost for good is not in it: sessions end where they
+    are damaged. Each loss is a line, and the exit status 1. What is still being written to SOURCE may be missing, too.
     """
-    id_, progress = run(_copy(source, target))
+    losses: list[Finding] = []
+    id_, progress = run(_copy(source, target, history=history, accept_loss=accept_loss, losses=losses))
+    for finding in losses:
+        click.echo(as_json(asdict(finding)) if json_ else str(finding))
     if json_:
         click.echo(as_json({"id": id_.hex(), "objects": progress.objects, "bytes": progress.bytes}))
-    click.echo(f"{progress.objects} objects copied, {size(progress.bytes)}; the copy is {id_.hex()}", err=True)
+    lost = f"; lost or left out: {len(losses)}" if accept_loss else ""
+    click.echo(f"{progress.objects} objects copied, {size(progress.bytes)}; the copy is {id_.hex()}{lost}", err=True)
+    if losses:
+        click.get_current_context().exit(1)
 
 
-async def _copy(source: str, target: str) -> tuple[bytes, Progress]:
+async def _copy(
+    source: str, target: str, *, history: str | None, accept_loss: bool, losses: list[Finding]
+) -> tuple[bytes, Progress]:
     progress = Progress()
-    with progress_bar("copying") as bar:
-        task = bar.add_task("", total=None)
-        copying = asyncio.ensure_future(copy_store(address_of(source), address_of(target), progress=progress))
-        while not copying.done():
-            await asyncio.wait([copying], timeout=SHOWN_EVERY_S)
-            bar.update(task, completed=progress.objects)
-        return await copying, progress
+    copying = copy_store(
+        address_of(source),
+        address_of(target),
+        history=history,
+        accept_loss=accept_loss,
+        on_loss=losses.append,
+        progress=progress,
+    )
+    return await watched(copying, "copying", lambda: progress.objects), progress

@@ -17,37 +17,50 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from logstore.errors import InvalidArgument
 from logstore.event import Event, StoredEvent
 from projections.cli.terminal import as_json, moment
 
-__all__ = ["event_of_line", "line_of_event", "to_json"]
+__all__ = ["Place", "event_and_place", "event_of_line", "fields_of_event", "line_of_event", "to_json"]
 
 _WANTED: Final = ("kind", "key", "type")
 _PLACE: Final = {"stamp", "time", "writer", "chapter", "session", "seq", "settled"}
 _NESTING_MAX: Final = 500
 
 
+class Place(NamedTuple):
+    """Where an event stood in the log that it comes from."""
+
+    stamp: int
+    writer: str
+    chapter: int
+    session: int
+    seq: int
+
+
 def line_of_event(event: StoredEvent) -> str:
     """Return a stored event as one line of JSON."""
-    return as_json(
-        {
-            "kind": event.kind,
-            "key": event.key,
-            "type": event.type,
-            "data": to_json(event.data),
-            "meta": to_json(event.meta),
-            "time": moment(event.stamp),
-            "stamp": event.stamp,
-            "writer": event.writer,
-            "chapter": event.chapter,
-            "session": event.session,
-            "seq": event.seq,
-            "settled": event.settled,
-        }
-    )
+    return as_json(fields_of_event(event))
+
+
+def fields_of_event(event: StoredEvent) -> dict[str, Any]:
+    """Return what a line says of a stored event, as what JSON can say."""
+    return {
+        "kind": event.kind,
+        "key": event.key,
+        "type": event.type,
+        "data": to_json(event.data),
+        "meta": to_json(event.meta),
+        "time": moment(event.stamp),
+        "stamp": event.stamp,
+        "writer": event.writer,
+        "chapter": event.chapter,
+        "session": event.session,
+        "seq": event.seq,
+        "settled": event.settled,
+    }
 
 
 def to_json(value: Any) -> Any:
@@ -74,6 +87,25 @@ def event_of_line(line: bytes) -> Event:
     >>> event_of_line(b'{"kind": "Deployment", "key": "d-1", "type": "x", "data": {"sum": {"$bytes": "AP8="}}}').data
     {'sum': b'\x00\xff'}
     """
+    return _event_of(_fields_of(line))
+
+
+def event_and_place(line: bytes) -> tuple[Event, Place | None]:
+    """Return the event that a line of JSON says, and where it stood in a log if the line says that.
+
+    Raises InvalidArgument, also where it says so in part.
+    """
+    fields = _fields_of(line)
+    given = [fields.get(name) for name in Place._fields]
+    if all(value is None for value in given):
+        return _event_of(fields), None
+    for name, value in zip(Place._fields, given, strict=True):
+        if type(value) is not (str if name == "writer" else int) or (type(value) is int and not 0 <= value < 1 << 64):
+            raise InvalidArgument(f"not where an event stood field={name} value={value!r:.40}; leave out all or none")
+    return _event_of(fields), Place._make(given)
+
+
+def _fields_of(line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -82,6 +114,10 @@ def event_of_line(line: bytes) -> Event:
         raise InvalidArgument(
             f"not an object type={type(fields).__name__}; a line is an object with kind, key, type, data"
         )
+    return fields
+
+
+def _event_of(fields: dict[str, Any]) -> Event:
     for name in _WANTED:
         if type(fields.get(name)) is not str:
             raise InvalidArgument(f"needs text field={name} value={fields.get(name)!r:.40}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from logstore.manifest import Manifest
 from projections import Projection, View
 from projections.cli.projection import load_projection, projection_option
-from projections.cli.terminal import as_json, json_option, moment, open_log, run, size, url_argument
+from projections.cli.terminal import as_json, json_option, moment, open_log, run, size, url_argument, watched
 
 __all__ = ["command", "manifest_line", "manifest_values"]
 
@@ -29,10 +30,12 @@ def command(url: str, projection: str, json_: bool) -> None:
 
 
 async def _snapshot(url: str, projection: Projection) -> Manifest:
-    async with open_log(url, read_only=False) as log, View.open(log, projection) as view:
+    async with open_log(url, read_only=False) as log, AsyncExitStack() as stack:
+        view = View.open(log, projection)
+        await watched(stack.enter_async_context(view), "reading rows", lambda: len(view))
         for error in view.damage:
             click.echo(f"{type(error).__name__}: {error}", err=True)
-        return await view.snapshot()
+        return await watched(view.snapshot(), "settling and writing rows", lambda: len(view))
 
 
 def manifest_values(manifest: Manifest) -> dict[str, Any]:

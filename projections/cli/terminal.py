@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,15 +35,26 @@ __all__ = [
     "progress_bar",
     "run",
     "size",
+    "snapshots_kept_option",
     "url_argument",
+    "watched",
     "wide_console",
 ]
 
 T = TypeVar("T")
 PIPE_WIDTH: Final = 120
+SHOWN_EVERY_S: Final = 0.2  # how often a bar looks at what is counted elsewhere
 
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
+snapshots_kept_option = click.option(
+    "--keep-snapshots",
+    "snapshots_kept",
+    type=click.IntRange(2),
+    default=2,
+    show_default=True,
+    help="So many whole ones of each projection, a grace old, and all newer ones.",
+)
 
 
 def address_of(url: str) -> str:
@@ -131,3 +142,19 @@ def progress_bar(title: str) -> Iterator[Bar]:
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
         yield bar
+
+
+async def watched(work: Awaitable[T], title: str, count: Callable[[], int]) -> T:
+    """Return what ``work`` returns; meanwhile a bar on stderr shows what ``count`` says."""
+    with progress_bar(title) as bar:
+        shown = bar.add_task("", total=None)
+        working = asyncio.ensure_future(work)
+        try:
+            while not working.done():
+                await asyncio.wait([working], timeout=SHOWN_EVERY_S)
+                bar.update(shown, completed=count())
+        finally:
+            if not working.done():  # interrupted: it must not go on when what it works with is closed
+                working.cancel()
+                await asyncio.wait([working])
+        return await working

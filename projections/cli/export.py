@@ -1,0 +1,129 @@
+"""``logstore export``: events, or the rows that a projection makes of them, for other programs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import click
+
+from logstore.errors import InvalidArgument
+from projections import Projection, View
+from projections.cli.cat import kinds_of, say_position
+from projections.cli.jsonlines import fields_of_event, to_json
+from projections.cli.outputs import (
+    EVENT_COLUMNS,
+    ROW_COLUMNS,
+    Output,
+    lines_on_stdout,
+    lines_to,
+    parquet_to,
+    require_parquet,
+)
+from projections.cli.projection import load_projection
+from projections.cli.terminal import as_json, json_option, open_log, progress_bar, run, url_argument
+
+__all__ = ["command"]
+
+PAGE_ROWS = 1_000  # decoded at a time
+BAR_EVERY = 1_000
+
+
+@click.command()
+@url_argument
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write into FILE, which is replaced.")
+@click.option("--format", "format_", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--kind", "--kinds", "kinds", metavar="KIND,…", multiple=True, help="Only events of these kinds.")
+@click.option("--settled", is_flag=True, help="Only what has its final place in the order; rows as they are there.")
+@click.option("--after", metavar="POSITION", help="Begin behind this position, as printed by export, cat or tail.")
+@click.option("--projection", metavar="MODULE:CLASS", help="Rows of this projection instead of events.")
+@click.option("--skip-damage", is_flag=True, help="Leave damaged sessions, say so, and go on; exit status 1.")
+@json_option
+def command(
+    *,
+    url: str,
+    out: Path | None,
+    format_: str,
+    kinds: tuple[str, ...],
+    settled: bool,
+    after: str | None,
+    projection: str | None,
+    skip_damage: bool,
+    json_: bool,
+) -> None:
+    """Write every event in the log at URL as a line of JSON, in order: to stdout, or into FILE.
+
+    The lines are those of cat --json, and what import takes. On stderr comes the position behind the last one: a later
+    export goes on --after it. FILE has its name only when it is whole. Parquet needs FILE, and pyarrow: its columns are
+    a line's fields, data and meta as JSON. With --projection a line is {"key": …, "row": …}, sorted by key. Only reads.
+    """
+    if format_ == "parquet":
+        require_parquet()
+        if out is None:
+            raise InvalidArgument("a Parquet file cannot go to a terminal or a pipe; name it by --out FILE")
+    folded = None if projection is None else load_projection(projection)
+    if folded is not None and (kinds or after or skip_damage):
+        raise InvalidArgument("rows are made of all events; leave out --kind, --after and --skip-damage")
+    columns = EVENT_COLUMNS if folded is None else ROW_COLUMNS
+    output: AbstractContextManager[Output]
+    if out is None:
+        output = lines_on_stdout()
+    else:
+        output = parquet_to(out, columns) if format_ == "parquet" else lines_to(out)
+    if folded is None:
+        work = _export_events(url, output, after=after, kinds=kinds_of(kinds), settled=settled, skip=skip_damage)
+    else:
+        work = _export_rows(url, output, folded, settled=settled)
+    count, damaged = run(work)
+    said = f"{count} {'events' if folded is None else 'rows'} exported"
+    if json_ and out is not None:
+        click.echo(as_json({"file": str(out), "records": count}))
+    click.echo(said if out is None else f"{said} to {out}", err=True)
+    if damaged:
+        click.get_current_context().exit(1)
+
+
+async def _export_events(
+    url: str,
+    output: AbstractContextManager[Output],
+    *,
+    after: str | None,
+    kinds: frozenset[str] | None,
+    settled: bool,
+    skip: bool,
+) -> tuple[int, bool]:
+    """Write them; how many they are, and whether damage was met and left."""
+    count = 0
+    async with open_log(url) as log:
+        reader = log.read(after, kinds, settled=settled, on_damage="skip" if skip else "raise")
+        with output as sink, progress_bar("exporting") as bar:
+            task = bar.add_task("", total=None)
+            async for event in reader:
+                sink.add(fields_of_event(event))
+                count += 1
+                if count % BAR_EVERY == 0:
+                    bar.update(task, completed=count)
+        for damage in reader.damage:
+            click.echo(f"left damaged: {type(damage).__name__}: {damage}", err=True)
+        say_position(reader, after)
+        return count, bool(reader.damage)
+
+
+async def _export_rows(
+    url: str, output: AbstractContextManager[Output], projection: Projection, *, settled: bool
+) -> tuple[int, bool]:
+    count = 0
+    async with open_log(url) as log, View.open(log, projection) as view:
+        for error in view.damage:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+        with output as sink, progress_bar("exporting") as bar:
+            task, cursor = bar.add_task("", total=len(view)), None
+            while True:
+                page = view.find(limit=PAGE_ROWS, cursor=cursor, settled=settled)
+                for key, row in zip(page.keys, page.rows, strict=True):
+                    sink.add({"key": key, "row": to_json(row)})
+                count += len(page.keys)
+                bar.update(task, completed=count)
+                if (cursor := page.cursor) is None:
+                    break
+    return count, False

@@ -1,0 +1,113 @@
+"""``logstore keep``: the daemon that looks after a log."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import aclosing, suppress
+from dataclasses import asdict
+
+import click
+
+from logstore import KeepSettings
+from projections.cli.gc import garbage_line, retirement_line
+from projections.cli.projection import load_projection
+from projections.cli.snapshot import manifest_line, manifest_values
+from projections.cli.terminal import as_json, json_option, open_log, run, snapshots_kept_option, url_argument
+from projections.keep import KeepRound, keep
+from projections.projection import Projection
+
+__all__ = ["command"]
+
+
+@click.command()
+@url_argument
+@click.option("--projection", "projections", multiple=True, metavar="MODULE:CLASS", help="Snapshot this one; repeat.")
+@snapshots_kept_option
+@click.option(
+    "--snapshot-every", default=3_600.0, show_default=True, help="Seconds between snapshots while rows change"
+)
+@click.option("--chapter-age", default=86_400.0, show_default=True, help="Seconds after which a chapter ends.")
+@click.option("--pause", default=60.0, show_default=True, help="Seconds between rounds.")
+@click.option("--rounds", type=click.IntRange(1), help="End after so many; default: never.")
+@json_option
+def command(
+    *,
+    url: str,
+    projections: tuple[str, ...],
+    snapshots_kept: int,
+    snapshot_every: float,
+    chapter_age: float,
+    pause: float,
+    rounds: int | None,
+    json_: bool,
+) -> None:
+    """Look after the log at URL until told to stop: seal, tick, end chapters, snapshot, retire, collect.
+
+    WRITES and DELETES, see `logstore gc`. Any number may run. Projections that are registered and that nobody snapshots
+    keep all history. Ends on SIGTERM and ^C. Exit status 1 when the last round met problems.
+    """
+    settings = KeepSettings(chapter_age_ms=round(chapter_age * 1_000), snapshots_kept=snapshots_kept)
+    work = _keep(
+        url,
+        [load_projection(text) for text in projections],
+        settings,
+        snapshot_ms=round(snapshot_every * 1_000),
+        pause_ms=round(pause * 1_000),
+        rounds=rounds,
+        json_=json_,
+    )
+    if run(work):
+        click.get_current_context().exit(1)
+
+
+async def _keep(
+    url: str,
+    projections: list[Projection],
+    settings: KeepSettings,
+    *,
+    snapshot_ms: int,
+    pause_ms: int,
+    rounds: int | None,
+    json_: bool,
+) -> bool:
+    """Keep; whether the last round had problems."""
+    keeping, troubled, ended = asyncio.current_task(), False, 0
+    assert keeping is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, keeping.cancel)
+    async with open_log(url, read_only=False) as log:
+        with suppress(asyncio.CancelledError):
+            kept = keep(log, projections, settings=settings, snapshot_ms=snapshot_ms, pause_ms=pause_ms)
+            async with aclosing(kept) as done:
+                async for one in done:
+                    _say(one, json_)
+                    troubled, ended = bool(one.problems), ended + 1
+                    if ended == rounds:
+                        break
+    return troubled
+
+
+def _say(done: KeepRound, json_: bool) -> None:
+    """Print what a round did, if it did anything."""
+    for problem in done.problems:
+        click.echo(f"{type(problem).__name__}: {problem}", err=True)
+    if json_:
+        click.echo(
+            as_json(
+                {
+                    "sealed": done.sealed,
+                    "closed_chapter": done.closed_chapter,
+                    "snapshots": [manifest_values(manifest) for manifest in done.snapshots],
+                    "retirements": [asdict(retirement) for retirement in done.retirements],
+                    "garbage": [garbage.key for garbage in done.garbage],
+                    "problems": [str(problem) for problem in done.problems],
+                }
+            )
+        )
+        return
+    lines = [f"sealed {done.sealed} sessions"] * bool(done.sealed) + ["ended a chapter"] * done.closed_chapter
+    lines += [f"snapshot {manifest_line(manifest)}" for manifest in done.snapshots]
+    lines += [retirement_line(retirement) for retirement in done.retirements if retirement.retired]
+    lines += [f"deleted {garbage_line(garbage)}" for garbage in done.garbage]
+    for line in lines:
+        click.echo(line)
