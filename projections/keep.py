@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from logstore import Garbage, Keeper, KeepSettings, Log, LogStoreError, Retirement
+from logstore.errors import Corrupt, Missing
+from logstore.keys import ManifestKey
 from logstore.manifest import Manifest
 from projections.projection import Projection
 from projections.view import View
@@ -149,4 +151,14 @@ class _Watch:
         age_ms = self._log.now_ms() - (records.created_ms[newest] or 0)
         last_chapter = 0 if position is None or position.last is None else position.last[0]
         retention_waits = records.manifests[-SNAPSHOTS_PER_CHAPTER].chapter < last_chapter
-        return age_ms >= self._after_ms and (view.rows_changed != 0 or retention_waits)
+        return age_ms >= self._after_ms and (retention_waits or await self._has_changed(view, newest))
+
+    async def _has_changed(self, view: View, newest: ManifestKey) -> bool:
+        """Whether its rows are others than in the newest snapshot; a view that has written none compares digests."""
+        if view.rows_changed is not None:
+            return view.rows_changed > 0
+        try:
+            manifest = await self._log.snapshots.manifest(newest)
+        except (Corrupt, Missing):
+            return True
+        return view.digest() != f"{manifest.rows_digest:064x}"

@@ -22,8 +22,8 @@ __all__ = ["command"]
 def command(url: str, snapshots_kept: int, dry_run: bool, json_: bool) -> None:
     """Archive and retire each chapter of the log at URL that may be; the store's history policy must be archive.
 
-    WRITES the archives and a record for each chapter. Nothing is deleted: `logstore gc` does that, a grace later. Reading
-    goes on in the archives.
+    WRITES the archives and a record for each chapter. Nothing is deleted: `logstore gc` does that, a grace later.
+    Whoever reads goes on in the archives.
     """
     run(_archive(url, KeepSettings(snapshots_kept=snapshots_kept), dry_run, json_))
 
@@ -32,7 +32,7 @@ async def _archive(url: str, settings: KeepSettings, dry_run: bool, json_: bool)
     async with open_log(url, read_only=False) as log:
         if (history := log.identity.history) != "archive":
             raise InvalidArgument(
-                f"this store does not archive its history history={history}; `logstore copy --history archive` makes one"
+                f"this store does not archive its history history={history}; `copy --history archive` makes one"
             )
         for retirement in await log.keeper(settings).retire(dry_run=dry_run):
             click.echo(as_json(asdict(retirement)) if json_ else retirement_line(retirement))

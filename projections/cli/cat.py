@@ -6,7 +6,15 @@ import click
 
 from logstore import Reader, StoredEvent
 from projections.cli.jsonlines import line_of_event, to_json
-from projections.cli.terminal import as_json, json_option, moment, open_log, run, url_argument
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    moment,
+    open_log,
+    run,
+    url_argument,
+    where_to_begin,
+)
 
 __all__ = ["command", "kinds_of", "say_event", "say_position"]
 
@@ -59,7 +67,9 @@ async def _cat(
 ) -> bool:
     """Print; whether damage was met and left."""
     async with open_log(url) as log:
-        reader = log.read(after, kinds, settled=settled, on_damage="skip" if skip_damage else "raise")
+        reader = log.read(
+            await where_to_begin(log, after), kinds, settled=settled, on_damage="skip" if skip_damage else "raise"
+        )
         printed = 0
         try:
             if limit != 0:

@@ -21,7 +21,15 @@ from projections.cli.outputs import (
     require_parquet,
 )
 from projections.cli.projection import load_projection
-from projections.cli.terminal import as_json, json_option, open_log, progress_bar, run, url_argument
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    open_log,
+    progress_bar,
+    run,
+    url_argument,
+    where_to_begin,
+)
 
 __all__ = ["command"]
 
@@ -95,7 +103,9 @@ async def _export_events(
     """Write them; how many they are, and whether damage was met and left."""
     count = 0
     async with open_log(url) as log:
-        reader = log.read(after, kinds, settled=settled, on_damage="skip" if skip else "raise")
+        reader = log.read(
+            await where_to_begin(log, after), kinds, settled=settled, on_damage="skip" if skip else "raise"
+        )
         with output as sink, progress_bar("exporting") as bar:
             task = bar.add_task("", total=None)
             async for event in reader:

@@ -20,9 +20,9 @@ __all__ = ["command", "garbage_line", "retirement_line"]
 def command(url: str, snapshots_kept: int, dry_run: bool, json_: bool) -> None:
     """Retire each chapter of the log at URL that its history policy gives up, then delete all garbage.
 
-    WRITES a record for each chapter retired, its archive where the policy is to archive, and DELETES: chapters that were
-    retired a grace ago, snapshots and chunks that newer ones replace, expired pins, void slots, left-overs. On stderr it
-    says what keeps the next chapter.
+    WRITES a record for each chapter retired, and its archive where the policy is to archive. DELETES chapters that
+    were retired a grace ago, snapshots and chunks that newer ones replace, expired pins, void slots and left-overs. On
+    stderr it says what keeps the next chapter.
     """
     run(_gc(url, KeepSettings(snapshots_kept=snapshots_kept), dry_run, json_))
 

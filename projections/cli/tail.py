@@ -9,7 +9,13 @@ import click
 
 from logstore import Reader
 from projections.cli.cat import kinds_of, say_event, say_position
-from projections.cli.terminal import json_option, open_log, run, url_argument
+from projections.cli.terminal import (
+    json_option,
+    open_log,
+    run,
+    url_argument,
+    where_to_begin,
+)
 
 __all__ = ["command"]
 
@@ -37,7 +43,7 @@ async def _tail(
     url: str, *, after: str | None, kinds: frozenset[str] | None, settled: bool, limit: int | None, json_: bool
 ) -> None:
     async with open_log(url) as log:
-        reader = log.follow(after, kinds, settled=settled)
+        reader = log.follow(await where_to_begin(log, after), kinds, settled=settled)
         printing = asyncio.create_task(_print(reader, limit, json_))
         loop = asyncio.get_running_loop()
         for ending in (signal.SIGINT, signal.SIGTERM):

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 import logstore
-from logstore import Log, LogSettings
+from logstore import Log, LogSettings, Position
 from logstore.clock import stamp_ms
 from logstore.errors import InvalidArgument
 
@@ -38,6 +38,7 @@ __all__ = [
     "snapshots_kept_option",
     "url_argument",
     "watched",
+    "where_to_begin",
     "wide_console",
 ]
 
@@ -75,6 +76,16 @@ def address_of(url: str) -> str:
 def open_log(url: str, *, read_only: bool = True, create: bool = False, settings: LogSettings | None = None) -> Log:
     """Return the log at ``url`` or in the directory of that path, to be entered."""
     return logstore.open(address_of(url), read_only=read_only, create=create, settings=settings)
+
+
+async def where_to_begin(log: Log, after: str | None) -> Position | str | None:
+    """``--after``, or where what is kept begins; says so on stderr where something was dropped."""
+    if after is not None:
+        return after
+    oldest = await log.oldest()
+    if oldest is not None and oldest.last is not None:
+        click.echo(f"begins at chapter {oldest.last[0] + 1}: history before it was dropped", err=True)
+    return oldest
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,152 @@
+"""``logstore gc``, ``archive`` and ``keep``: what they retire, delete, print and refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import logstore
+from logstore import Event
+from projections import Projection, View
+from tests.cli.conftest import SETTINGS, Tool, age
+
+DAY_S = 86_400
+TOOL = [sys.executable, "-m", "projections.cli"]
+
+
+class Deployments(Projection):
+    name, kinds, fold = "deployments", frozenset({"Deployment"}), "put"
+
+
+HERE = f"--projection={__name__}:Deployments"
+
+
+def make(path: Path, history: str, *, days: int = 1) -> str:
+    """A log with a chapter for each day, each closed and held by two snapshots that are two days old."""
+
+    async def live() -> None:
+        for day in range(days):
+            async with (
+                logstore.open(path.as_uri(), history=history, settings=SETTINGS) as log,
+                View.open(log, Deployments()) as view,
+            ):
+                async with log.writer("web") as writer:
+                    for number in range(3):
+                        await writer.append(Event("Deployment", f"d-{day}-{number}", "planned", {"status": number}))
+                await log.close_chapter()
+                async with log.writer("web") as writer:
+                    await writer.append(Event("Deployment", f"d-{day}-9", "planned", {"status": 9}))
+                await view.snapshot()
+                await view.snapshot()
+
+    asyncio.run(live())
+    age(str(path), 2 * DAY_S)
+    return str(path)
+
+
+def test_gc_retires_and_a_grace_later_deletes(tool: Tool, tmp_path: Path) -> None:
+    """The first run retires; after a grace the second deletes the chapter; the third finds nothing to do."""
+    place = make(tmp_path / "cp", "drop")
+    planned = tool("gc", place, "--dry-run")
+    assert "chapter 0 retired: it would be retired" in planned.stderr
+    first = tool("gc", place)
+    assert "chapter 0 retired: snapshots hold all of it" in first.stderr
+    assert "chapter 1 kept: it is the newest" in first.stderr
+    assert "log/web/0000000000" not in first.stdout
+    age(place, 2 * DAY_S)
+    second = [json.loads(line) for line in tool("gc", place, "--json").stdout.splitlines()]
+    assert {garbage["why"] for garbage in second} == {"its chapter was retired a grace ago"}
+    assert [path for path in (tmp_path / "cp" / "log" / "web" / "0000000000").rglob("*") if path.is_file()] == []
+    third = tool("gc", place)
+    assert (third.exit_code, third.stdout) == (0, "")
+    assert tool("check", place).exit_code == 0
+    assert [json.loads(line)["key"] for line in tool("cat", place, "--json").stdout.splitlines()] == ["d-0-9"]
+
+
+def test_archive_packs_what_cat_still_prints(tool: Tool, tmp_path: Path) -> None:
+    """history=archive: archived, collected, checked, and printed from the first event on as before."""
+    place = make(tmp_path / "cp", "archive", days=3)
+    before = tool("cat", place, "--json").stdout
+    archived = [json.loads(line) for line in tool("archive", place, "--json").stdout.splitlines()]
+    assert [(one["chapter"], one["retired"], one["archives"]) for one in archived] == [
+        (0, True, 1),
+        (1, True, 1),
+        (2, True, 1),
+        (3, False, 0),
+    ]
+    age(place, 2 * DAY_S)
+    assert "log/web/0000000002" in tool("gc", place).stdout
+    assert tool("cat", place, "--json").stdout == before
+    assert tool("check", place).exit_code == 0
+    archive = next(path for path in (tmp_path / "cp" / "archive").rglob("*") if path.is_file())
+    data = bytearray(archive.read_bytes())
+    data[-40] ^= 1
+    archive.write_bytes(data)
+    found = tool("check", place, "--json")
+    assert found.exit_code == 1
+    assert [json.loads(line)["key"] for line in found.stdout.splitlines()] == [str(archive.relative_to(place))]
+    assert tool("cat", place).exit_code == 2
+    assert str(archive.relative_to(place)) in tool("cat", place).stderr
+
+
+@pytest.mark.parametrize("history", ["full", "drop"])
+def test_archive_refuses_a_store_with_another_policy(tool: Tool, tmp_path: Path, history: str) -> None:
+    """One line that names the policy and the way out."""
+    result = tool("archive", make(tmp_path / "cp", history))
+    assert result.exit_code == 2
+    assert f"history={history}" in result.stderr
+    assert "copy --history archive" in result.stderr
+
+
+def test_a_full_store_keeps_its_history(tool: Tool, tmp_path: Path) -> None:
+    """Gc says so, and collects snapshots that newer ones replace."""
+    place = make(tmp_path / "cp", "full", days=2)
+    result = tool("gc", place)
+    assert "history=full" in result.stderr
+    assert [line.split("/")[0] for line in result.stdout.splitlines()][:2] == ["snapshots", "snapshots"]
+    assert len(tool("cat", place, "--json").stdout.splitlines()) == 8
+
+
+def test_keep_does_all_of_it_round_after_round(tool: Tool, tmp_path: Path) -> None:
+    """Ends the chapter, snapshots, retires, and says what it did; nothing is left to do in the second round."""
+    path = tmp_path / "cp"
+    place = make(path, "drop")
+    kept = tool("keep", place, HERE, "--chapter-age=0", "--pause=0.01", "--rounds=2", "--json")
+    assert kept.exit_code == 0, kept.stderr
+    first, second = [json.loads(line) for line in kept.stdout.splitlines()]
+    assert first["closed_chapter"] is True
+    assert [(one["chapter"], one["retired"]) for one in first["retirements"]] == [(0, True), (1, False)]
+    assert (second["closed_chapter"], second["garbage"], second["problems"]) == (False, [], [])
+
+
+def test_keep_without_projections_seals_and_says_what_holds_history(tool: Tool, abandoned: str) -> None:
+    """A dead writer's session is ended; a problem-free round has exit status 0."""
+    age(abandoned, DAY_S)
+    kept = tool("keep", abandoned, "--rounds=1")
+    assert kept.exit_code == 0
+    assert "sealed 1 sessions" in kept.stdout
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_keep_ends_when_told_to(tmp_path: Path, stop: signal.Signals) -> None:
+    """SIGTERM and ^C end the daemon cleanly and soon, without a traceback."""
+    place = make(tmp_path / "cp", "drop")
+    daemon = subprocess.Popen(
+        [*TOOL, "keep", place, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert daemon.stdout is not None
+    assert daemon.stdout.readline()
+    began = time.monotonic()
+    daemon.send_signal(stop)
+    _, said = daemon.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert daemon.returncode == 0
+    assert "Traceback" not in said
