@@ -66,11 +66,20 @@ async def is_tail(objects: Objects, looks: Looks, chapter: int, number: int) -> 
     beyond = await asyncio.gather(objects.entry(chapter, number + 1), objects.entry(chapter + 1, 0))
     if not any(beyond):
         if number == 0 and await looks.look(chapter + 1) is not None and await looks.look(chapter) is None:
-            raise Missing(f"a later chapter is retired, and the record of this one is gone key={retired_key(chapter)}")
+            raise Missing(_no_begin(chapter))
         return True
     if await objects.entry(chapter, number) is None and await looks.look(chapter) is None:
+        if number == 0:
+            raise Missing(_no_begin(chapter))
         raise Missing(f"a roster entry is gone key={entry_key(chapter, number)}; restore it")
     return False
+
+
+def _no_begin(chapter: int) -> str:
+    name, record = entry_key(chapter, 0), retired_key(chapter)
+    return (
+        f"a chapter has no beginning, or the record is gone that it was retired key={name} record={record}; restore it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,7 @@ class Roster:
         if begin is None and first > 0:
             if await self._looks.look(first) is not None:
                 raise _Void(first)
-            raise Missing(f"the first chapter that is not retired has no begin key={entry_key(first, 0)}; restore it")
+            raise Missing(_no_begin(first))
         return None if begin is None else begin[1]
 
     async def _go_on_to_tail(self, tail: Entry | None) -> Entry | None:

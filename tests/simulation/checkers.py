@@ -180,7 +180,10 @@ def _causality(history: History, truth: Truth) -> Iterator[str]:
 
 def _settled_is_final(evidence: Evidence) -> Iterator[str]:
     """When an event was yielded as settled, everything ordered before it had landed in the store."""
-    landed_s = {request.key: request.arrived_s for request in evidence.requests if request.landed}
+    landed_s: dict[str, float | None] = {}
+    for request in evidence.requests:
+        if request.landed:
+            landed_s.setdefault(request.key, request.arrived_s)  # what lands again lies in a collected chapter
     latest_s = [0.0, *accumulate((landed_s.get(event.key) or 0.0 for event in evidence.truth.events), max)]
     for stream in evidence.history.streams:
         for event in stream.events:
