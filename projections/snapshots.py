@@ -27,6 +27,7 @@ from logstore.frontier import Position
 from logstore.keys import ChunkKey, Fold, ManifestKey, chunk_key, manifest_key
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
 from logstore.snapshots import FoldRecords, Snapshots
+from projections.bounded import PlacedRows, Rows, shrink
 from projections.layout import Layout
 from projections.projection import Projection
 from projections.state import Since, State
@@ -35,7 +36,6 @@ __all__ = ["Cut", "Snapshotter", "begin", "differences", "drop"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
-Rows = dict[str, bytes]
 
 
 async def drop(log: Log, projection: Projection) -> bool:
@@ -72,7 +72,7 @@ async def begin(
     From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. Cost: a GET
     for each manifest asked for, one per chunk, and as ``Reader.begin``. Raises Unavailable.
     """
-    async with aclosing(_whole_snapshots(log.snapshots, records, damage, at)) as whole:
+    async with aclosing(_whole_snapshots(log.snapshots, records, damage, at, state.new_rows)) as whole:
         async for manifest, rows in whole:
             reader = read(manifest.position(log.identity.id))
             try:
@@ -86,13 +86,13 @@ async def begin(
 
 
 async def _whole_snapshots(
-    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], at: int
+    snapshots: Snapshots, records: FoldRecords, damage: list[LogStoreError], at: int, new_rows: Callable[[], Rows]
 ) -> AsyncGenerator[tuple[Manifest, Rows], None]:
     """The snapshots of a fold at or before a stamp, the newest first, with their rows; damaged ones are noted."""
     for key in reversed(records.manifests):
         try:
             manifest = await snapshots.manifest(key)
-            rows = await _load_rows(snapshots, manifest) if manifest.stamp <= at else None
+            rows = await _load_rows(snapshots, manifest, new_rows()) if manifest.stamp <= at else None
         except (Corrupt, Missing) as error:
             damage.append(error)
         else:
@@ -100,12 +100,11 @@ async def _whole_snapshots(
                 yield manifest, rows
 
 
-async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
-    """Return the rows of a snapshot; tell ``layout`` where they lie.
+async def _load_rows(snapshots: Snapshots, manifest: Manifest, rows: Rows, layout: Layout | None = None) -> Rows:
+    """Put the rows of a snapshot into ``rows``, which has none, and return it; tell ``layout`` where they lie.
 
     Cost: one GET per chunk. Raises Corrupt, Missing, naming the chunk; Unavailable.
     """
-    rows: Rows = {}
 
     def take(listed: ManifestChunk, chunk: Chunk) -> None:
         keys, states = chunk.keys, chunk.states
@@ -119,6 +118,7 @@ async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | 
         else:
             alive = alive_mask(listed.dead, listed.rows)
             rows.update(compress(zip(keys, states, strict=True), alive))
+        shrink(rows)
         if layout is not None:
             layout.add(listed, keys)
 
@@ -172,7 +172,7 @@ class Cut:
         """Cut a state at its watermark, which is the point's stamp. Cost: a copy of the table."""
         assert state.watermark == entry.stamp
         rows = state.base_rows()
-        return cls(entry, {**rows} if rows is state.rows else rows, state.take_since(), state.final_verdicts())
+        return cls(entry, rows.copy() if rows is state.rows else rows, state.take_since(), state.final_verdicts())
 
 
 def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
@@ -184,8 +184,9 @@ def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
 class Snapshotter:
     """Writes snapshots of one fold. ``rows_written`` counts what it has encoded; ``damaged``: what not to build on."""
 
-    def __init__(self, snapshots: Snapshots, fold: Fold) -> None:
+    def __init__(self, snapshots: Snapshots, fold: Fold, new_rows: Callable[[], Rows] = dict) -> None:
         self._snapshots = snapshots
+        self._new_rows = new_rows
         self._fold = fold
         self._last: Manifest | None = None
         self._layout: Layout | None = None  # that of the last manifest; None: to be fetched
@@ -241,7 +242,7 @@ class Snapshotter:
             return None, layout, {}
         try:
             manifest = await self._snapshots.manifest(base)
-            return manifest, layout, await _load_rows(self._snapshots, manifest, layout)
+            return manifest, layout, await _load_rows(self._snapshots, manifest, self._new_rows(), layout)
         except (Corrupt, Missing):
             self.damaged.add(base)
             raise
@@ -257,7 +258,10 @@ class Snapshotter:
 
 def differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> dict[str, bytes | None]:
     """How rows have changed: each key whose row is another one now, with what it was; None where there was none."""
-    changed: dict[str, bytes | None] = {key: before.get(key) for key, row in rows.items() if before.get(key) != row}
+    items: Iterable[tuple[str, bytes]] = rows.items()
+    if isinstance(rows, PlacedRows) and isinstance(before, PlacedRows):
+        items = rows.items_elsewhere(before)
+    changed: dict[str, bytes | None] = {key: old for key, row in items if (old := before.get(key)) != row}
     return changed | {key: before[key] for key in before.keys() - rows.keys()}
 
 
