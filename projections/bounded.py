@@ -264,11 +264,6 @@ class BoundedRows(PlacedRows):
             if self._places.get(key) is block:
                 self[key] = row
 
-    def close(self) -> None:
-        """Give the file back. What is not in memory cannot be read any more: InvalidArgument."""
-        self._last = None
-        self._file.close()
-
     def _check(self) -> None:
         """Assert every invariant; O(rows)."""
         in_memory, by_block = self._by_block()

@@ -1,8 +1,8 @@
 """A local file of blocks, where the rows lie that a memory budget has no room for.
 
 A block is some dozens of rows, compressed together: alone a row hardly gets smaller. It lies in pages, wherever some
-are free. The file has no name, so nobody else can open it, and it is gone with the process, however that ends; nothing
-in it is ever needed again.
+are free. The file has no name: nobody else can open it, and it is gone when nobody refers to it or to a block of it any
+more, or with the process, however that ends. Nothing in it is ever needed again.
 
 Invariants:
 - A page belongs to one block or is free. A block's pages are free as soon as nobody refers to the block any more.
@@ -40,7 +40,7 @@ class Block:
         self.rows = self.alive = rows
 
     def read(self) -> dict[str, bytes]:
-        """Return its rows. Cost: some 30 microseconds. Raises Corrupt, Unavailable; InvalidArgument where closed."""
+        """Return its rows. Cost: some 30 microseconds. Raises Corrupt, Unavailable."""
         return self._file._read(self._pages, self.size)
 
     @property
@@ -61,8 +61,7 @@ class CacheFile:
         self._pages = 0
         self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
         self._decompressor = zstandard.ZstdDecompressor()
-        self._reading = Lock()  # one decompressor; and the handle's number may be another file's, once closed
-        self._handle: int | None = None
+        self._decompressing = Lock()  # copies of rows are read in threads
         try:
             with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
                 self._handle = os.dup(file.fileno())
@@ -83,11 +82,10 @@ class CacheFile:
     def write(self, rows: Mapping[str, bytes]) -> Block:
         """Return a block of these rows. Cost: about a microsecond a row. Raises Unavailable."""
         data = self._compressor.compress(msgpack.packb(rows))
-        handle = self._open_handle()
         pages = self._take_pages(-(-len(data) // PAGE_BYTES))
         try:
             for offset, start, stop in _stretches(pages, len(data)):
-                _write_all(handle, memoryview(data)[start:stop], offset)
+                _write_all(self._handle, memoryview(data)[start:stop], offset)
         except BaseException as error:
             self._free.extend(pages)
             if isinstance(error, OSError):
@@ -95,22 +93,15 @@ class CacheFile:
             raise
         return Block(self, pages, len(data), len(rows))
 
-    def close(self) -> None:
-        """Give the file back. Blocks cannot be read any more."""
-        with self._reading:
-            handle, self._handle = self._handle, None
-            if handle is not None:
-                os.close(handle)
-
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
 
     def _read(self, pages: Sequence[int], size: int) -> dict[str, bytes]:
         stretches = _stretches(pages, size)
         try:
-            with self._reading:
-                handle = self._open_handle()
-                data = b"".join([os.pread(handle, stop - start, offset) for offset, start, stop in stretches])
+            data = b"".join([os.pread(self._handle, stop - start, offset) for offset, start, stop in stretches])
+            with self._decompressing:
                 packed = self._decompressor.decompress(data)
             rows: dict[str, bytes] = msgpack.unpackb(packed)
         except OSError as error:
@@ -122,14 +113,9 @@ class CacheFile:
             ) from error
         return rows
 
-    def _open_handle(self) -> int:
-        if self._handle is None:
-            raise InvalidArgument("this view is closed, and its rows with it; read within its `async with`")
-        return self._handle
-
     def _take_pages(self, count: int) -> Sequence[int]:
-        taken = sorted(self._free[max(0, len(self._free) - count) :])
-        del self._free[len(self._free) - len(taken) :]
+        free = self._free  # to which others may add meanwhile
+        taken = sorted([free.pop() for _ in range(min(count, len(free)))])
         new = range(self._pages, self._pages + count - len(taken))
         self._pages = new.stop
         return (*taken, *new) if taken else new

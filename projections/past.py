@@ -59,15 +59,11 @@ class PastView(Table):
         return f"<PastView {self._projection.name} at={self._at} {self._state!r}>"
 
     async def __aenter__(self) -> PastView:
-        try:
-            await self._read_on(await self._start(), self._at)
-        except BaseException:
-            self._close_rows()
-            raise
+        await self._read_on(await self._start(), self._at)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._close_rows()
+        """There is nothing to end."""
 
     async def _start(self) -> Reader:
         """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
@@ -118,18 +114,15 @@ async def diff(
     if stop < start:
         raise InvalidArgument(f"the later moment comes first before={start} after={stop}; swap them")
     past = PastView(log, projection, start, MemoryBudget(memory_bytes_max, cache_directory))
-    try:
-        reader = await past._start()
-        await past._read_on(reader, start)
-        earlier = past._state.rows.copy()
-        await past._read_on(reader, stop)
-        rows = past._state.rows
-        return [
-            Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
-            for key, old in sorted(differences(earlier, rows).items(), key=lambda item: item[0].encode())
-        ]
-    finally:
-        past._close_rows()
+    reader = await past._start()
+    await past._read_on(reader, start)
+    earlier = past._state.rows.copy()
+    await past._read_on(reader, stop)
+    rows = past._state.rows
+    return [
+        Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
+        for key, old in sorted(differences(earlier, rows).items(), key=lambda item: item[0].encode())
+    ]
 
 
 def _stamp_in(log: Log, at: Moment) -> int:

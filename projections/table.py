@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from logstore.digest import rows_digest
 from logstore.event import Data, decode_data
-from projections.bounded import BoundedRows, MemoryBudget
+from projections.bounded import MemoryBudget
 from projections.decoded import DecodedRows, decode_each
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
@@ -111,7 +111,7 @@ class Table:
         rows, base = self._state.rows, self._state.base_of_pending
         if not base:
             return None
-        differing = {key: row for key, row in base.items() if row is not rows.get(key)}
+        differing = {key: row for key, row in base.items() if row != rows.get(key)}
         instead = {key: row for key, row in differing.items() if row is not None}
         return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
 
@@ -145,11 +145,6 @@ class Table:
     def watermark(self) -> int:
         """The stamp at or below which its rows can no longer change by late events. Cost: none."""
         return self._state.watermark
-
-    def _close_rows(self) -> None:
-        """Give back the file of those that are not in memory. They cannot be read any more."""
-        if isinstance(self._state.rows, BoundedRows):
-            self._state.rows.close()
 
     def _index_changes(self, changes: Mapping[str, bytes | None]) -> None:
         """Bring the indexes up to date: these keys have changed, each from the row given here."""

@@ -133,9 +133,9 @@ class View(Table):
         zone, a settled reader's position) it shows the rows as they were then, and does not move.
 
         With ``memory_bytes_max`` about so many bytes of rows are in memory, keys and indexes not counted; the others
-        lie compressed in a file without a name in ``cache_directory``, or where temporary files belong, until the view
-        is closed. All answers are the same; a row from the file costs some 30 microseconds. A full disk is Unavailable
-        for who asks the view to move on, which it does once there is room.
+        lie compressed in a file without a name, in ``cache_directory`` or where temporary files belong, for as long as
+        anybody refers to the view. All answers are the same; a row from the file costs some 30 microseconds. A full
+        disk is Unavailable for who asks the view to move on, which it does once there is room.
 
         Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
         the beginning; where the log may write a GET for the registration, a PUT the first time. Raises InvalidArgument
@@ -171,12 +171,8 @@ class View(Table):
         return f"<View {self._projection.name} {self._state!r} follows={self._follows} failure={self._failure!r}>"
 
     async def __aenter__(self) -> View:
-        try:
-            await self._start()
-            await self.refresh()  # where the log is followed already, the follower may be behind
-        except BaseException:
-            self._close_rows()
-            raise
+        await self._start()
+        await self.refresh()  # where the log is followed already, the follower may be behind
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
         return self
@@ -186,7 +182,6 @@ class View(Table):
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None  # its end refers to its frames, and they to this view
-        self._close_rows()
 
     async def _start(self) -> None:
         """Begin where the newest snapshot ends, or at the beginning."""

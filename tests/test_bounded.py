@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,6 @@ class Comparison(RuleBasedStateMachine):
     def begin(self, bytes_max: int) -> None:
         self.rows = BoundedRows(bytes_max)
         self.plain: dict[str, bytes] = {}
-
-    def teardown(self) -> None:
-        self.rows.close()
 
     @rule(key=KEY, row=ROW)
     def put(self, key: str, row: bytes) -> None:
@@ -103,19 +99,9 @@ TestComparison = Comparison.TestCase
 TestComparison.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-@pytest.fixture
-def bounded(request: pytest.FixtureRequest) -> Callable[..., BoundedRows]:
-    def make(*arguments: Any) -> BoundedRows:
-        rows = BoundedRows(*arguments)
-        request.addfinalizer(rows.close)
-        return rows
-
-    return make
-
-
-def test_rows_in_memory_stay_within_the_budget(bounded: Callable[..., BoundedRows]) -> None:
+def test_rows_in_memory_stay_within_the_budget() -> None:
     """However many are put, or looked at, once and again."""
-    rows = bounded(100_000)
+    rows = BoundedRows(100_000)
     for number in range(2_000):
         rows[str(number)] = row_of(number)
         rows.shrink()
@@ -125,9 +111,9 @@ def test_rows_in_memory_stay_within_the_budget(bounded: Callable[..., BoundedRow
     rows._check()
 
 
-def test_the_file_stays_within_twice_what_is_alive(bounded: Callable[..., BoundedRows]) -> None:
+def test_the_file_stays_within_twice_what_is_alive() -> None:
     """However often rows are replaced, in whatever order; and half a page for each block."""
-    rows, rng = bounded(30_000), random.Random(0)
+    rows, rng = BoundedRows(30_000), random.Random(0)
     for number in range(20_000):
         rows[str(rng.randrange(500) if number % 3 else number % 500)] = row_of(number)
         if number % 10 == 0:
@@ -137,11 +123,9 @@ def test_the_file_stays_within_twice_what_is_alive(bounded: Callable[..., Bounde
     assert rows.file_bytes <= 2.5 * alive_bytes
 
 
-def test_a_scan_does_not_push_out_what_is_looked_at_again_and_again(
-    bounded: Callable[..., BoundedRows], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scan_does_not_push_out_what_is_looked_at_again_and_again() -> None:
     """Rows kept are still in memory after all others were looked at once."""
-    rows = bounded(200_000)
+    rows = BoundedRows(200_000)
     rows.update((str(number), row_of(number)) for number in range(3_000))
     rows.shrink()
     for _ in range(2):
@@ -162,12 +146,11 @@ def test_who_looked_at_rows_is_told_that_they_are_forgotten() -> None:
     assert told == []
     assert all(rows[str(number)] for number in range(10))
     assert len(told) > 1
-    rows.close()
 
 
-def test_where_the_disk_is_full_no_row_is_lost(tmp_path: Path, bounded: Callable[..., BoundedRows]) -> None:
+def test_where_the_disk_is_full_no_row_is_lost(tmp_path: Path) -> None:
     """They are all still there, more than the budget in memory; with room again they are written."""
-    rows = bounded(10_000, tmp_path)
+    rows = BoundedRows(10_000, tmp_path)
     plain = {str(number): os.urandom(200) for number in range(200)}
     rows.update(plain)
     with full_disk(18_000), pytest.raises(Unavailable, match="make room"):
@@ -192,18 +175,6 @@ def test_a_copy_outlives_what_it_was_copied_from(row: bytes, count: int) -> None
         rows.update((str(number), b"%d" % again) for number in range(count))
         rows.shrink()
     assert dict(copied.items()) == {str(number): row for number in range(count)}
-    rows.close()
-
-
-def test_after_closing_only_what_is_in_memory_can_be_read(bounded: Callable[..., BoundedRows]) -> None:
-    """A row in the file is refused, not taken to be absent."""
-    rows = bounded(4_000)
-    rows.update((str(number), row_of(number)) for number in range(10))
-    rows.shrink()
-    rows.close()
-    assert rows["9"] == row_of(9)
-    with pytest.raises(InvalidArgument, match="closed"):
-        rows.get("0")
 
 
 @pytest.mark.parametrize("bytes_max", [0, -1, True, 1.5, "1"])

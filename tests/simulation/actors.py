@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import logstore
 from logstore import (
@@ -35,6 +35,7 @@ from tests.simulation.views import Chain, Glass, thing_of
 
 __all__ = ["Actor", "Closer", "Consumer", "Job", "Reading", "Stage", "Viewing", "Writing"]
 
+BUDGETS: Final = (None, 1, 300)
 Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
 
 
@@ -310,7 +311,11 @@ async def read_all(stage: Stage, me: str, log: Log, *, settled: bool) -> Stream:
 
 
 class Viewing:
-    """Keeps a view open and looks at it; opens another now and then. ``glass``: the one that is open now."""
+    """Keeps a view open and looks at it; opens another now and then. ``glass``: the one that is open now.
+
+    By chance it has no memory budget, or one with room for a row or for none. That takes no number from the dice: where
+    rows are changes nothing that anybody sees, so a seed means what it meant before there were budgets.
+    """
 
     def __init__(self, name: str, *, follow: bool, pause_s: float) -> None:
         self.glass: Glass | None = None
@@ -327,7 +332,8 @@ class Viewing:
         while not actor.stopping.is_set():
             self._opened += 1
             acknowledged = len(history.acknowledged)
-            async with View.open(log, Chain(), follow=self._follow) as view:
+            budget = BUDGETS[hash(actor.rng.getstate()[1]) % len(BUDGETS)]
+            async with View.open(log, Chain(), follow=self._follow, memory_bytes_max=budget) as view:
                 glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
                 glass.look(acknowledged=acknowledged)
                 watching = asyncio.create_task(glass.watch())
