@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -206,13 +206,14 @@ class Snapshotter:
         base = _built_on(cut.entry, self._fold)
         last, layout, self._layout = self._last, self._layout, None
         before: Mapping[str, bytes | None]
+        changed: Collection[str]
         if layout and last and cut.since and last.key == base and last.stamp == cut.since.stamp:
-            before = cut.since.rows
+            before = changed = cut.since.rows
         else:
-            last, layout, rows = await self._load(base)
-            before = await asyncio.to_thread(differences, rows, cut.rows)
-        changed = {key: cut.rows.get(key) for key in before}
-        digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before)
+            last, layout, before = await self._load(base)
+            changed = await asyncio.to_thread(_differing, before, cut.rows)
+        digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before, cut.rows)
+        del before  # of which there may be as many as rows
         rewriting = await asyncio.to_thread(layout.next, changed, cut.rows)
         kept = [chunk.as_listed() for chunk in rewriting.kept]
 
@@ -221,7 +222,7 @@ class Snapshotter:
             self.rows_written += written[0].rows
 
         point = cut.entry.address
-        await _in_order((self._write(point, keys, states) for keys, states in rewriting.written), take)
+        await _in_order((self._write(point, keys, cut.rows) for keys in rewriting.written), take)
         manifest = Manifest(
             key=ManifestKey(self._fold, *point),
             stamp=cut.entry.stamp,
@@ -248,9 +249,9 @@ class Snapshotter:
             raise
 
     async def _write(
-        self, point: tuple[int, int], keys: list[str], states: list[bytes]
+        self, point: tuple[int, int], keys: list[str], rows: Mapping[str, bytes]
     ) -> tuple[ManifestChunk, list[str]]:
-        data, hash_, size = await asyncio.to_thread(encode_chunk, keys, states)
+        data, hash_, size = await asyncio.to_thread(lambda: encode_chunk(keys, [rows[key] for key in keys]))
         key = ChunkKey(*point, hash_)
         await self._snapshots.create_chunk(key, data)
         return ManifestChunk(key, len(keys), size), keys
@@ -258,18 +259,22 @@ class Snapshotter:
 
 def differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> dict[str, bytes | None]:
     """How rows have changed: each key whose row is another one now, with what it was; None where there was none."""
+    return {key: before.get(key) for key in _differing(before, rows)}
+
+
+def _differing(before: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> list[str]:
+    """The keys whose row is another one now, as they are stored."""
     items: Iterable[tuple[str, bytes]] = rows.items()
     if isinstance(rows, PlacedRows) and isinstance(before, PlacedRows):
         items = rows.items_elsewhere(before)
-    changed: dict[str, bytes | None] = {key: old for key, row in items if (old := before.get(key)) != row}
-    return changed | {key: before[key] for key in before.keys() - rows.keys()}
+    return [*(key for key, row in items if before.get(key) != row), *(before.keys() - rows.keys())]
 
 
-def _digest(digest: int, changed: Mapping[str, bytes | None], before: Mapping[str, bytes | None]) -> int:
+def _digest(digest: int, changed: Iterable[str], before: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> int:
     """The digest of the rows, from what it was before they changed."""
-    for key, row in changed.items():
-        if row is not None:
+    for key in changed:
+        if (row := rows.get(key)) is not None:
             digest += row_digest(key, row)
-        if (old := before[key]) is not None:
+        if (old := before.get(key)) is not None:
             digest -= row_digest(key, old)
     return digest % MODULUS
