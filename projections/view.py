@@ -134,7 +134,7 @@ class View(Table):
 
         With ``memory_bytes_max`` about so many bytes of rows are in memory, keys and indexes not counted; the others
         lie compressed in a file without a name, in ``cache_directory`` or where temporary files belong, for as long as
-        anybody refers to the view. All answers are the same; a row from the file costs some 30 microseconds. A full
+        anybody refers to the view. All answers are the same; a row from the file costs some 20 microseconds. A full
         disk is Unavailable for who asks the view to move on, which it does once there is room.
 
         Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
