@@ -2,7 +2,8 @@
 
 ``state.py`` has the rows and decides what an event changes; ``index.py`` and ``query.py`` find among them. A view
 is the loop between these and a reader: it takes in batches of runs, lets the watermark rise, brings the indexes up
-to date with what changed, and tells those who wait. Reads are synchronous and touch only memory.
+to date with what changed, and tells those who wait. Reads are synchronous and touch only memory, and with a memory
+budget a local file.
 
 With ``follow=True`` a task takes in what the log's one follower finds, as it comes. Without, the view moves when
 ``refresh`` or a ``wait_for`` says so.
