@@ -87,7 +87,6 @@ class PastView(Table):
                 f"that moment is not settled yet at={at} watermark={reader.watermark}; ask again when it is"
             )
         self._state.rise(at)
-        self._state.shrink()
 
 
 async def diff(

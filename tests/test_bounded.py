@@ -17,8 +17,8 @@ from projections.bounded import BoundedRows, MemoryBudget, PlacedRows
 from tests.test_cachefile import full_disk
 
 KEY = st.text("abcé", max_size=2)
-ROW = st.binary(max_size=300)
-BUDGET = st.sampled_from([1, 700, 2_000, 8_000, 100_000])
+ROW = st.binary(max_size=300) | st.just(b"long" * 1_000)  # of long ones few fit, so that there are short ones to try
+BUDGET = st.sampled_from([1, 700, 4_000, 16_000])
 
 
 def row_of(number: int) -> bytes:
@@ -113,14 +113,40 @@ def test_rows_in_memory_stay_within_the_budget() -> None:
 
 def test_the_file_stays_within_twice_what_is_alive() -> None:
     """However often rows are replaced, in whatever order; and half a page for each block."""
-    rows, rng = BoundedRows(30_000), random.Random(0)
+    rows, plain, rng = BoundedRows(30_000), dict[str, bytes](), random.Random(0)
     for number in range(20_000):
-        rows[str(rng.randrange(500) if number % 3 else number % 500)] = row_of(number)
+        key = str(rng.randrange(500) if number % 3 else number % 500)
+        rows[key] = plain[key] = row_of(number)
         if number % 10 == 0:
             rows.shrink()
     rows._check()
+    assert dict(rows.items()) == plain
     alive_bytes = rows._blocks_bytes - rows._dead_bytes
     assert rows.file_bytes <= 2.5 * alive_bytes
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_row_that_was_looked_at_and_is_replaced_is_the_new_one(looks: int) -> None:
+    """Or none, once it is deleted: what is remembered of looks goes with the row."""
+    rows = BoundedRows(50_000)
+
+    def fill(number: int) -> None:
+        rows.update((f"{number} {each}", row_of(each)) for each in range(100))
+        rows.shrink()
+        assert rows._fresh.keys().isdisjoint({"a", "b"})
+
+    rows["a"] = rows["b"] = b"old"
+    fill(0)
+    assert [rows["a"] for _ in range(looks)] == [rows["b"] for _ in range(looks)] == [b"old"] * looks
+    rows["a"] = b"new"
+    del rows["b"]
+    fill(1)
+    rows._check()
+    assert rows["a"] == b"new"
+    assert rows.get("b") is None
+    rows["b"] = b"again"
+    fill(2)
+    assert rows["b"] == b"again"
 
 
 def test_a_scan_does_not_push_out_what_is_looked_at_again_and_again() -> None:

@@ -17,7 +17,7 @@ from logstore.filestore import MemoryStore
 from logstore.keys import ManifestKey
 from projections import Change, Index, PastView, Projection, Rejected, View, diff
 from projections.bounded import BoundedRows
-from tests.scene import Scene, directed, quick, until
+from tests.scene import Gate, Scene, directed, quick, until
 from tests.test_cachefile import full_disk
 from tests.test_snapshots import named
 
@@ -163,6 +163,60 @@ async def test_a_budget_writes_the_same_snapshots(scene: Scene) -> None:
 
 
 @directed
+async def test_a_view_with_a_budget_begins_within_it(scene: Scene) -> None:
+    """Rows of a snapshot go to the file as they are loaded, not when all are there."""
+    async with scene.machine("a").open(quick()) as log, log.writer("a") as writer:
+        await writer.append_many([noisy(number) for number in range(20)])
+        async with View.open(log, Puts()) as plain:
+            await plain.snapshot()
+        view = View.open(log, Puts(), memory_bytes_max=1)
+        await view._start()
+        assert view._state.rows.rows_in_file == 20  # type: ignore[union-attr]
+
+
+@directed
+async def test_a_snapshot_is_of_its_point_though_the_view_moves_on(scene: Scene) -> None:
+    """While it is written rows are replaced, deleted and put in the file anew; what it holds is what was there."""
+    rng, machine, gate = random.Random(4), scene.machine("a"), Gate()
+    async with (
+        machine.open(quick()) as log,
+        log.writer("a") as writer,
+        View.open(log, Puts(), memory_bytes_max=1) as view,
+    ):
+        await writer.append_many([thing(rng) for _ in range(100)])
+        machine.script.on("create", "chunks/", gate.before)
+        snapshot = asyncio.create_task(view.snapshot())
+        await gate.met()
+        for _ in range(10):
+            await view.wait_for(await writer.append_many([thing(rng) for _ in range(20)]))
+            view._state.rows._check()  # type: ignore[union-attr]
+        gate.open()
+        manifest = await snapshot
+        async with View.open(log, Puts(), at=manifest.stamp) as then:
+            assert f"{manifest.rows_digest:064x}" == then.digest() != view.digest(pending=True)
+        async with View.open(log, Puts()) as begun, View.open(log, Unindexed()) as whole:
+            assert begun.damage == []
+            assert begun.digest(pending=True) == whole.digest(pending=True) == view.digest(pending=True)
+
+
+async def test_pages_are_forgotten_with_their_rows(log: Log) -> None:
+    """An index remembers no page of decoded rows for longer than rows that were looked at are remembered."""
+    async with log.writer("w") as writer, View.open(log, Puts(), memory_bytes_max=400_000) as view:
+        await writer.append_many([noisy(number) for number in range(200)])
+        await view.refresh()
+        assert view.statistics().cold_rows > 100
+        index = view._built_indexes()[1]
+        for _ in range(3):
+            view.find([("number", "<", 2)], ["number"], limit=2)
+        assert index._finds
+        for number in range(100):
+            view.get(f"k-{number}")
+        view.find([("number", ">", 10**9)], ["number"], limit=2)
+        view.explain()
+        assert sum(map(len, index._finds.values())) <= 1
+
+
+@directed
 async def test_looking_back_within_a_budget(scene: Scene) -> None:
     """The rows of any moment, and how those of any two differ."""
     rng, stamps = random.Random(2), []
@@ -180,6 +234,7 @@ async def test_looking_back_within_a_budget(scene: Scene) -> None:
             ):
                 assert answers(bounded, settled=False) == answers(plain, settled=False)
                 assert answers(bounded, settled=True) == answers(plain, settled=True)
+                assert bounded._state.rows.rows_in_file == len(bounded)  # type: ignore[union-attr]
         for start, stop in zip(stamps[::5], stamps[3::5], strict=False):
             changes: list[Change] = await diff(log, Guarded(), start, stop)
             assert await diff(log, Guarded(), start, stop, memory_bytes_max=1) == changes
