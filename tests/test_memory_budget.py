@@ -211,6 +211,7 @@ async def test_pages_are_forgotten_with_their_rows(log: Log) -> None:
         assert index._finds
         for number in range(100):
             view.get(f"k-{number}")
+            view._decoded._seen.clear()  # else one may be taken for a row forgotten, and be remembered decoded
         view.find([("number", ">", 10**9)], ["number"], limit=2)
         view.explain()
         assert sum(map(len, index._finds.values())) <= 1
