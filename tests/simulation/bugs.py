@@ -164,7 +164,7 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 1, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
-        ("P7", "P10"), 145, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+        ("P7", "P10"), 238, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 0, State, "rise", "self._keep_since(touched, self._base)", "pass"
