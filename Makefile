@@ -64,7 +64,7 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 demo: $(VENV)/.base ## writers, a kill -9 and readers on one store (ARGS=s3://... for another)
 	$(BIN)/logstore demo $(ARGS)
 
-VIEWS := benchmarks/bench_views.py benchmarks/bench_reads.py benchmarks/bench_snapshots.py
+VIEWS := $(addprefix benchmarks/bench_,views.py budget.py reads.py snapshots.py)
 
 bench: $(VENV)/.bench ## the benchmarks, without those of views
 	$(BIN)/python -m pytest benchmarks $(addprefix --ignore=,$(VIEWS)) $(ARGS)

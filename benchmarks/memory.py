@@ -1,5 +1,7 @@
 """What a view takes: ``python -m benchmarks.memory URL`` opens one, asks it a question on each index, prints JSON.
 
+``URL BYTES``: with a memory budget of so many.
+
 It runs in a process of its own. ``resident_bytes``: what the process grew by, as the kernel counts it (VmRSS), from
 before the log is opened until all indexes are built: so the allocator's waste, and the segments that the log
 remembers, count. ``peak_bytes``: the same at its highest (VmHWM).
@@ -24,17 +26,21 @@ QUESTIONS = (
 )
 
 
-async def measure(url: str) -> dict[str, int]:
+async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
     before = _status_bytes("VmRSS")
-    async with logstore.open(url, read_only=True) as log, View.open(log, Deployments()) as view:
+    async with (
+        logstore.open(url, read_only=True) as log,
+        View.open(log, Deployments(), memory_bytes_max=memory_bytes_max) as view,
+    ):
         for where in QUESTIONS:
             assert view.explain(where).index is not None
-        return {
+        taken = {
             "rows": len(view),
-            "msgpack_bytes": sum(map(len, view._state.rows.values())),
             "resident_bytes": _status_bytes("VmRSS") - before,
             "peak_bytes": _status_bytes("VmHWM") - before,
+            "file_bytes": view.statistics().cache_file_bytes,
         }
+        return {**taken, "msgpack_bytes": sum(len(row) for _, row in view._state.rows.items())}
 
 
 def _status_bytes(field: str) -> int:
@@ -43,4 +49,4 @@ def _status_bytes(field: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(measure(sys.argv[1]))))
+    print(json.dumps(asyncio.run(measure(sys.argv[1], *map(int, sys.argv[2:])))))

@@ -14,8 +14,8 @@
 >>> asyncio.run(session())
 ['d-1']
 
-Imports run one way: ``projections`` imports ``logstore``, never the reverse. Views are in memory, one process's, and
-start from snapshots in the store. Not here: SQL, joins.
+Imports run one way: ``projections`` imports ``logstore``, never the reverse. Views are in memory, with a budget also in
+a local file, one process's, and start from snapshots in the store. Not here: SQL, joins.
 """
 
 from __future__ import annotations

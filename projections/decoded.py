@@ -51,6 +51,10 @@ class DecodedRows:
         self._bytes = 0
         self.times_forgotten += 1
 
+    def note_forgotten(self) -> None:
+        """Rows themselves were forgotten: those of them that are remembered here will not be asked for any more."""
+        self.times_forgotten += 1
+
     def of(self, key: str, row: bytes) -> Data:
         """Return the row decoded. Cost: a lookup; decoding when it was not looked at twice before."""
         known = self._known.get(key)

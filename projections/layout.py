@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -57,10 +57,10 @@ class LayoutChunk:
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """What the next snapshot consists of: chunks that stay, and new ones, as keys and states in order."""
+    """What the next snapshot consists of: chunks that stay, and the keys of new ones, in order."""
 
     kept: list[LayoutChunk]
-    written: list[tuple[list[str], list[bytes]]]
+    written: list[list[str]]
 
 
 @dataclass(slots=True)
@@ -77,8 +77,8 @@ class Layout:
         self.chunks.append(chunk)
         self.places.update(dict.fromkeys(chunk.alive_keys() if dead else keys, chunk))
 
-    def next(self, changed: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> Rewriting:
-        """What the next snapshot consists of, given the rows changed (None: deleted) and all of them as they are now.
+    def next(self, changed: Collection[str], rows: Mapping[str, bytes]) -> Rewriting:
+        """What the next snapshot consists of, given the keys of rows changed, and all rows as they are now.
 
         Then it is the layout of that snapshot, but for the chunks to be written, which are to be added. Cost: O(changed
         rows · log, chunks, rows written · log).
@@ -87,15 +87,15 @@ class Layout:
             if (place := self.places.pop(key, None)) is not None:
                 place.bury(key)
         dissolved = {id(chunk) for chunk in self._dissolved(len(changed))}
-        written = {key: state for key, state in changed.items() if state is not None}
+        sizes = {key: len(state) for key in changed if (state := rows.get(key)) is not None}
         kept = []
         for chunk in self.chunks:
             if id(chunk) in dissolved:
-                written.update((key, rows[key]) for key in chunk.alive_keys())
+                sizes.update((key, len(rows[key])) for key in chunk.alive_keys())
             else:
                 kept.append(chunk)
         self.chunks = kept
-        return Rewriting(kept, list(_cut(written)))
+        return Rewriting(kept, list(_cut(sizes)))
 
     def _dissolved(self, changed: int) -> Iterator[LayoutChunk]:
         yield from (chunk for chunk in self.chunks if not chunk.alive or chunk.listed.size < SMALL_BYTES)
@@ -120,16 +120,16 @@ class Layout:
         assert all(chunk.alive for chunk in self.chunks)
 
 
-def _cut(rows: Mapping[str, bytes]) -> Iterator[tuple[list[str], list[bytes]]]:
-    """The rows, sorted by key, in chunks."""
+def _cut(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """The keys of rows of these sizes, sorted, in chunks."""
     keys: list[str] = []
     size = 0
-    for key in sorted(rows, key=str.encode):
-        weight = len(key.encode()) + len(rows[key])
+    for key in sorted(sizes, key=str.encode):
+        weight = len(key.encode()) + sizes[key]
         if keys and (size + weight > CHUNK_BYTES_MAX or len(keys) == ROWS_MAX):
-            yield keys, [rows[each] for each in keys]
+            yield keys
             keys, size = [], 0
         keys.append(key)
         size += weight
     if keys:
-        yield keys, [rows[each] for each in keys]
+        yield keys

@@ -6,12 +6,14 @@ had as settled rows when its watermark was there.
 
 from __future__ import annotations
 
+import os
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from logstore import InvalidArgument, Log, LogStoreError, Position, Reader, StaleStore
 from logstore.clock import COUNTER_BITS, STAMP_MAX
+from projections.bounded import MemoryBudget
 from projections.projection import Projection
 from projections.snapshots import begin, differences
 from projections.table import Change, Table, decode_or_none
@@ -47,8 +49,8 @@ def stamp_of(at: Moment) -> int:
 class PastView(Table):
     """Rows as they were. Made by ``View.open(…, at=…)``, used as ``async with``. ``damage``: snapshots passed over."""
 
-    def __init__(self, log: Log, projection: Projection, at: Moment) -> None:
-        super().__init__(projection, log.identity.id)
+    def __init__(self, log: Log, projection: Projection, at: Moment, budget: MemoryBudget) -> None:
+        super().__init__(projection, log.identity.id, budget)
         self._log = log
         self._at = _stamp_in(log, at)
         self.damage: list[LogStoreError] = []
@@ -77,6 +79,7 @@ class PastView(Table):
                 async for run in runs:
                     if run.segment.stamp <= at:
                         self._state.take(run)
+                        self._state.shrink()
                     elif passed := run.settled:
                         break
         if not passed and reader.watermark < at:
@@ -86,8 +89,18 @@ class PastView(Table):
         self._state.rise(at)
 
 
-async def diff(log: Log, projection: Projection, before: Moment, after: Moment) -> list[Change]:
+async def diff(
+    log: Log,
+    projection: Projection,
+    before: Moment,
+    after: Moment,
+    *,
+    memory_bytes_max: int | None = None,
+    cache_directory: str | os.PathLike[str] | None = None,
+) -> list[Change]:
     """Return how the rows of two moments differ, by key: each as it was at the earlier one, and at the later.
+
+    The memory budget is as that of ``View.open``, and does not count the changes returned.
 
     Cost: that of ``View.open(…, at=before)``, of reading from there to ``after``, and of comparing all rows. Raises as
     that does.
@@ -99,10 +112,10 @@ async def diff(log: Log, projection: Projection, before: Moment, after: Moment) 
     start, stop = _stamp_in(log, before), _stamp_in(log, after)
     if stop < start:
         raise InvalidArgument(f"the later moment comes first before={start} after={stop}; swap them")
-    past = PastView(log, projection, start)
+    past = PastView(log, projection, start, MemoryBudget(memory_bytes_max, cache_directory))
     reader = await past._start()
     await past._read_on(reader, start)
-    earlier = {**past._state.rows}
+    earlier = past._state.rows.copy()
     await past._read_on(reader, stop)
     rows = past._state.rows
     return [

@@ -724,13 +724,18 @@ def _by_key(keys: list[str], after: Position | None, limit: int | None) -> Itera
 def _sorted(
     plan: Plan, rows: Rows, keys: list[str], after: Position | None, limit: int | None
 ) -> tuple[list[str], list[Document]]:
-    """Return the first rows that match and stand behind ``after``, and one more where there is one."""
-    found: list[tuple[Position, Document]] = []  # no two positions are equal, so documents are never compared
-    for key in keys:
-        document = rows.document(key)
-        if plan.matches(document):
-            position = plan.query.position(key, document)
-            if after is None or position > after:
-                found.append((position, document))
-    ordered = sorted(found) if limit is None else heapq.nsmallest(limit + 1, found)
+    """Return the first rows that match and stand behind ``after``, and one more where there is one.
+
+    Of the others none is kept, where there is a limit.
+    """
+
+    def found() -> Iterator[tuple[Position, Document]]:  # no two positions are equal, so documents are never compared
+        for key in keys:
+            document = rows.document(key)
+            if plan.matches(document):
+                position = plan.query.position(key, document)
+                if after is None or position > after:
+                    yield position, document
+
+    ordered = sorted(found()) if limit is None else heapq.nsmallest(limit + 1, found())
     return [position.key for position, _ in ordered], [document for _, document in ordered]

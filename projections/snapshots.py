@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
@@ -26,6 +26,7 @@ from logstore.frontier import Position
 from logstore.keys import ChunkKey, Fold, ManifestKey, chunk_key, manifest_key
 from logstore.manifest import Manifest, ManifestChunk, ManifestVerdict, alive_mask
 from logstore.snapshots import FoldRecords, Snapshots
+from projections.bounded import PlacedRows, Rows, shrink
 from projections.layout import Layout
 from projections.projection import Projection
 from projections.state import Since, State
@@ -34,7 +35,6 @@ __all__ = ["Cut", "Snapshotter", "begin", "differences", "drop", "require_histor
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
-Rows = dict[str, bytes]
 
 
 async def drop(log: Log, projection: Projection) -> bool:
@@ -81,7 +81,7 @@ async def begin(
             manifest = await snapshots.manifest(key)
             if manifest.stamp > at:
                 continue
-            rows = await _load_rows(snapshots, manifest)
+            rows = await _load_rows(snapshots, manifest, state.new_rows())
             reader = read(manifest.position(log.identity.id))
             await reader.begin()
         except (Corrupt, Missing, StaleStore, Trimmed) as error:
@@ -112,12 +112,11 @@ async def require_history(log: Log, damage: Sequence[LogStoreError] = ()) -> Non
     )
 
 
-async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | None = None) -> Rows:
-    """Return the rows of a snapshot; tell ``layout`` where they lie.
+async def _load_rows(snapshots: Snapshots, manifest: Manifest, rows: Rows, layout: Layout | None = None) -> Rows:
+    """Put the rows of a snapshot into ``rows``, which has none, and return it; tell ``layout`` where they lie.
 
     Cost: one GET per chunk. Raises Corrupt, Missing, naming the chunk; Unavailable.
     """
-    rows: Rows = {}
 
     def take(listed: ManifestChunk, chunk: Chunk) -> None:
         keys, states = chunk.keys, chunk.states
@@ -131,6 +130,7 @@ async def _load_rows(snapshots: Snapshots, manifest: Manifest, layout: Layout | 
         else:
             alive = alive_mask(listed.dead, listed.rows)
             rows.update(compress(zip(keys, states, strict=True), alive))
+        shrink(rows)
         if layout is not None:
             layout.add(listed, keys)
 
@@ -184,7 +184,7 @@ class Cut:
         """Cut a state at its watermark, which is the point's stamp. Cost: a copy of the table."""
         assert state.watermark == entry.stamp
         rows = state.base_rows()
-        return cls(entry, {**rows} if rows is state.rows else rows, state.take_since(), state.final_verdicts())
+        return cls(entry, rows.copy() if rows is state.rows else rows, state.take_since(), state.final_verdicts())
 
 
 def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
@@ -196,8 +196,9 @@ def _built_on(point: Entry, fold: Fold) -> ManifestKey | None:
 class Snapshotter:
     """Writes snapshots of one fold. ``rows_written`` counts what it has encoded; ``damaged``: what not to build on."""
 
-    def __init__(self, snapshots: Snapshots, fold: Fold) -> None:
+    def __init__(self, snapshots: Snapshots, fold: Fold, new_rows: Callable[[], Rows] = dict) -> None:
         self._snapshots = snapshots
+        self._new_rows = new_rows
         self._fold = fold
         self._last: Manifest | None = None
         self._layout: Layout | None = None  # that of the last manifest; None: to be fetched
@@ -217,13 +218,14 @@ class Snapshotter:
         base = _built_on(cut.entry, self._fold)
         last, layout, self._layout = self._last, self._layout, None
         before: Mapping[str, bytes | None]
+        changed: Collection[str]
         if layout and last and cut.since and last.key == base and last.stamp == cut.since.stamp:
-            before = cut.since.rows
+            before = changed = cut.since.rows
         else:
-            last, layout, rows = await self._load(base)
-            before = await asyncio.to_thread(differences, rows, cut.rows)
-        changed = {key: cut.rows.get(key) for key in before}
-        digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before)
+            last, layout, before = await self._load(base)
+            changed = await asyncio.to_thread(_differing, before, cut.rows)
+        digest = await asyncio.to_thread(_digest, last.rows_digest if last else 0, changed, before, cut.rows)
+        del before  # of which there may be as many as rows
         rewriting = await asyncio.to_thread(layout.next, changed, cut.rows)
         kept = [chunk.as_listed() for chunk in rewriting.kept]
 
@@ -232,7 +234,7 @@ class Snapshotter:
             self.rows_written += written[0].rows
 
         point = cut.entry.address
-        await _in_order((self._write(point, keys, states) for keys, states in rewriting.written), take)
+        await _in_order((self._write(point, keys, cut.rows) for keys in rewriting.written), take)
         manifest = Manifest(
             key=ManifestKey(self._fold, *point),
             stamp=cut.entry.stamp,
@@ -266,15 +268,15 @@ class Snapshotter:
             return None, layout, {}
         try:
             manifest = await self._snapshots.manifest(base)
-            return manifest, layout, await _load_rows(self._snapshots, manifest, layout)
+            return manifest, layout, await _load_rows(self._snapshots, manifest, self._new_rows(), layout)
         except (Corrupt, Missing):
             self.damaged.add(base)
             raise
 
     async def _write(
-        self, point: tuple[int, int], keys: list[str], states: list[bytes]
+        self, point: tuple[int, int], keys: list[str], rows: Mapping[str, bytes]
     ) -> tuple[ManifestChunk, list[str]]:
-        data, hash_, size = await asyncio.to_thread(encode_chunk, keys, states)
+        data, hash_, size = await asyncio.to_thread(lambda: encode_chunk(keys, [rows[key] for key in keys]))
         key = ChunkKey(*point, hash_)
         await self._snapshots.create_chunk(key, data)
         return ManifestChunk(key, len(keys), size), keys
@@ -282,15 +284,22 @@ class Snapshotter:
 
 def differences(before: Mapping[str, bytes], rows: Mapping[str, bytes]) -> dict[str, bytes | None]:
     """How rows have changed: each key whose row is another one now, with what it was; None where there was none."""
-    changed: dict[str, bytes | None] = {key: before.get(key) for key, row in rows.items() if before.get(key) != row}
-    return changed | {key: before[key] for key in before.keys() - rows.keys()}
+    return {key: before.get(key) for key in _differing(before, rows)}
 
 
-def _digest(digest: int, changed: Mapping[str, bytes | None], before: Mapping[str, bytes | None]) -> int:
+def _differing(before: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> list[str]:
+    """The keys whose row is another one now, as they are stored."""
+    items: Iterable[tuple[str, bytes]] = rows.items()
+    if isinstance(rows, PlacedRows) and isinstance(before, PlacedRows):
+        items = rows.items_elsewhere(before)
+    return [*(key for key, row in items if before.get(key) != row), *(before.keys() - rows.keys())]
+
+
+def _digest(digest: int, changed: Iterable[str], before: Mapping[str, bytes | None], rows: Mapping[str, bytes]) -> int:
     """The digest of the rows, from what it was before they changed."""
-    for key, row in changed.items():
-        if row is not None:
+    for key in changed:
+        if (row := rows.get(key)) is not None:
             digest += row_digest(key, row)
-        if (old := before[key]) is not None:
+        if (old := before.get(key)) is not None:
             digest -= row_digest(key, old)
     return digest % MODULUS

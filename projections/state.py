@@ -18,14 +18,16 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 from logstore.catchup import Run
 from logstore.event import Data, EventEncoder, StoredEvent, decode_data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, ManifestVerdict
+from projections.bounded import Rows, shrink
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 
 __all__ = ["Since", "State", "Verdict"]
@@ -90,8 +92,11 @@ class _Pending:
 class State:
     """Rows as bytes, by key. Take runs in, let the watermark rise; look at ``rows``."""
 
-    def __init__(self, projection: Projection) -> None:
-        self.rows: dict[str, bytes] = {}
+    def __init__(
+        self, projection: Projection, new_rows: Callable[[], Rows] = dict, since_bytes_max: float = inf
+    ) -> None:
+        self.new_rows = new_rows
+        self.rows: Rows = new_rows()
         self.watermark = 0
         self._projection = projection
         self._kinds = frozenset(projection.kinds)
@@ -103,6 +108,8 @@ class State:
         self._verdicts_max = VERDICTS_REMEMBERED_MAX
         self.verdicts_from = 0  # the stamp above which they are remembered
         self._since: Since | None = None
+        self._since_bytes = 0
+        self._since_bytes_max = since_bytes_max
         self._before: dict[str, bytes | None] | None = None
 
     def __repr__(self) -> str:
@@ -128,11 +135,11 @@ class State:
         first = bisect_right(self._pending, stamp, key=attrgetter("stamp"))
         return sum(len(pending.indices) for pending in self._pending[first:])
 
-    def base_rows(self) -> dict[str, bytes]:
+    def base_rows(self) -> Rows:
         """The rows at the watermark. Cost: a copy of the table where anything is pending."""
         if not self._base:
             return self.rows
-        rows = {**self.rows}
+        rows = self.rows.copy()
         for key, state in self._base.items():
             _put(rows, key, state)
         return rows
@@ -153,7 +160,7 @@ class State:
 
     # Cutting: what the rows at a watermark are, and how they differ from an earlier one
 
-    def load(self, rows: dict[str, bytes], watermark: int, verdicts: Iterable[ManifestVerdict]) -> None:
+    def load(self, rows: Rows, watermark: int, verdicts: Iterable[ManifestVerdict]) -> None:
         """Start from a snapshot instead of from nothing. The rows are the state's from now on."""
         assert not self.watermark, "loaded first"
         self.rows, self.watermark = rows, watermark
@@ -169,7 +176,7 @@ class State:
 
         From now on it is tracked. Cost: O(keys changed).
         """
-        since, self._since = self._since, Since(self.watermark, {})
+        since, self._since, self._since_bytes = self._since, Since(self.watermark, {}), 0
         if since is None:
             return None
         return Since(since.stamp, {key: row for key, row in since.rows.items() if row != self.base_row(key)})
@@ -260,13 +267,20 @@ class State:
         for key in touched - kept:
             del self._base[key]
 
+    def shrink(self) -> None:
+        """Bring the rows within their memory budget, where they have one. Raises Unavailable; none is lost."""
+        shrink(self.rows)
+
     def _keep_since(self, keys: Iterable[str], before: Mapping[str, bytes | None]) -> None:
         """The base rows of these keys are about to change. When most have, comparing anew costs no more: forget all."""
         if self._since is None:
             return
+        rows = self._since.rows
         for key in keys:
-            self._since.rows.setdefault(key, before.get(key))
-        if len(self._since.rows) > SINCE_ROWS_MIN + len(self.rows) // 2:
+            if key not in rows:
+                rows[key] = row = before.get(key)
+                self._since_bytes += len(row) if row is not None else 0
+        if len(rows) > SINCE_ROWS_MIN + len(self.rows) // 2 or self._since_bytes > self._since_bytes_max:
             self._since = None
 
     def _indices(self, run: Run) -> range | list[int]:
@@ -397,7 +411,7 @@ def _decoded(state: bytes | None, key: str) -> Data | None:
     return None if state is None else decode_data(state, f"key={key}")
 
 
-def _put(rows: dict[str, bytes], key: str, state: bytes | None) -> None:
+def _put(rows: Rows, key: str, state: bytes | None) -> None:
     if state is None:
         rows.pop(key, None)
     else:

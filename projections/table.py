@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Final, NamedTuple
 
 from logstore.digest import rows_digest
 from logstore.event import Data, decode_data
+from projections.bounded import MemoryBudget
 from projections.decoded import DecodedRows, decode_each
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
@@ -36,12 +38,13 @@ class Change(NamedTuple):
 class Table:
     """The rows of a projection. Not made by callers: ``View`` is one."""
 
-    def __init__(self, projection: Projection, store_id: bytes) -> None:
+    def __init__(self, projection: Projection, store_id: bytes, budget: MemoryBudget) -> None:
         self._projection = projection
         self._store_id = store_id
-        self._state = State(projection)
-        self._decoded = DecodedRows()
-        self._decoded_at_watermark = DecodedRows()  # of keys with anything pending
+        self._decoded = DecodedRows(budget.decoded_bytes_max)
+        self._decoded_at_watermark = DecodedRows(budget.decoded_bytes_max)  # of keys with anything pending
+        new_rows = partial(budget.new_rows, self._decoded.note_forgotten)
+        self._state = State(projection, new_rows, budget.since_bytes_max)
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
         self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
 
@@ -108,7 +111,7 @@ class Table:
         rows, base = self._state.rows, self._state.base_of_pending
         if not base:
             return None
-        differing = {key: row for key, row in base.items() if row is not rows.get(key)}
+        differing = {key: row for key, row in base.items() if row != rows.get(key)}
         instead = {key: row for key, row in differing.items() if row is not None}
         return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
 
@@ -118,8 +121,9 @@ class Table:
         return f"{self._store_id.hex()} {self._projection.name} {self._projection.version}"
 
     def keys(self) -> Iterable[str]:
-        """Every row's key, in no order. Cost: none; do not keep it while the view moves."""
-        return self._state.rows.keys()
+        """Every row's key, in no order. Cost: none; O(rows) with a memory budget. Do not keep it while it moves."""
+        rows = self._state.rows
+        return rows.keys() if isinstance(rows, dict) else rows.keys_as_stored()
 
     def look_up(self, keys: Iterable[str]) -> list[Data]:
         """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""

@@ -2,7 +2,8 @@
 
 ``state.py`` has the rows and decides what an event changes; ``index.py`` and ``query.py`` find among them. A view
 is the loop between these and a reader: it takes in batches of runs, lets the watermark rise, brings the indexes up
-to date with what changed, and tells those who wait. Reads are synchronous and touch only memory.
+to date with what changed, and tells those who wait. Reads are synchronous and touch only memory, and with a memory
+budget a local file.
 
 With ``follow=True`` a task takes in what the log's one follower finds, as it comes. Without, the view moves when
 ``refresh`` or a ``wait_for`` says so.
@@ -15,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -41,6 +43,7 @@ from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
 from logstore.manifest import Manifest
 from logstore.trail import SettledTrail
+from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
 from projections.snapshots import Cut, Snapshotter, begin, require_history
@@ -59,7 +62,8 @@ class ViewStatistics:
 
     ``pending_events``: those above the watermark; ``unticked_events``: those of them above the last roster entry,
     which wait for a tick. ``lag_ms``: how far the watermark is behind the clock. ``holder``: which session holds it,
-    in words; "" when none does. ``memory_bytes``: keys, rows and table, indexes not counted.
+    in words; "" when none does. ``memory_bytes``: keys, rows and table, indexes not counted. ``cold_rows``: how many
+    rows are in the cache file, where there is a memory budget, and not in memory; ``cache_file_bytes``: its size.
     """
 
     rows: int
@@ -70,6 +74,8 @@ class ViewStatistics:
     holder: str
     decoded_rows: int
     memory_bytes: int
+    cold_rows: int
+    cache_file_bytes: int
 
 
 class _Subscriber:
@@ -90,13 +96,36 @@ class View(Table):
 
     @overload
     @classmethod
-    def open(cls, log: Log, projection: Projection, *, follow: bool = False) -> View: ...
+    def open(
+        cls,
+        log: Log,
+        projection: Projection,
+        *,
+        follow: bool = False,
+        memory_bytes_max: int | None = None,
+        cache_directory: str | os.PathLike[str] | None = None,
+    ) -> View: ...
     @overload
     @classmethod
-    def open(cls, log: Log, projection: Projection, *, at: Moment) -> PastView: ...
+    def open(
+        cls,
+        log: Log,
+        projection: Projection,
+        *,
+        at: Moment,
+        memory_bytes_max: int | None = None,
+        cache_directory: str | os.PathLike[str] | None = None,
+    ) -> PastView: ...
     @classmethod
     def open(
-        cls, log: Log, projection: Projection, *, follow: bool = False, at: Moment | None = None
+        cls,
+        log: Log,
+        projection: Projection,
+        *,
+        follow: bool = False,
+        at: Moment | None = None,
+        memory_bytes_max: int | None = None,
+        cache_directory: str | os.PathLike[str] | None = None,
     ) -> View | PastView:
         """Return a view to be entered; entered, it holds everything acknowledged before.
 
@@ -104,26 +133,33 @@ class View(Table):
         may write, the projection is registered: retention heeds it from then on. With ``at`` (a stamp, a time with its
         zone, a settled reader's position) it shows the rows as they were then, and does not move.
 
+        With ``memory_bytes_max`` about so many bytes of rows are in memory, keys and indexes not counted; the others
+        lie compressed in a file without a name, in ``cache_directory`` or where temporary files belong, for as long as
+        anybody refers to the view. All answers are the same; a row from the file costs some 20 microseconds. A full
+        disk is Unavailable for who asks the view to move on, which it does once there is room.
+
         Cost: a LIST, a GET for the manifest and one per chunk, and as ``log.read`` from there; without a snapshot, from
         the beginning; where the log may write a GET for the registration, a PUT the first time. Raises InvalidArgument
-        for a projection that cannot be used, FoldFailed, and what ``log.read`` raises.
+        for a projection that cannot be used or a directory that cannot be written to, FoldFailed, and what ``log.read``
+        raises.
         """
         projection.check()
+        budget = MemoryBudget(memory_bytes_max, cache_directory)
         if at is None:
-            return cls(log, projection, follow=follow)
+            return cls(log, projection, follow=follow, budget=budget)
         if follow:
             raise InvalidArgument("a view of the past does not follow follow=True; leave out follow, or at")
-        return PastView(log, projection, at)
+        return PastView(log, projection, at, budget)
 
-    def __init__(self, log: Log, projection: Projection, *, follow: bool) -> None:
-        super().__init__(projection, log.identity.id)
+    def __init__(self, log: Log, projection: Projection, *, follow: bool, budget: MemoryBudget) -> None:
+        super().__init__(projection, log.identity.id, budget)
         self._log = log
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
         self._taking = asyncio.Lock()
         self._snapshotting = asyncio.Lock()
-        self._snapshotter = Snapshotter(log.snapshots, projection.registration().key)
+        self._snapshotter = Snapshotter(log.snapshots, projection.registration().key, budget.new_rows)
         self._points: set[Address] = set()  # where to cut
         self._cuts: dict[Address, Cut | Exception] = {}
         self._cut_positions: dict[Address, Position] = {}
@@ -218,6 +254,7 @@ class View(Table):
                         self._cut_below(run.segment.stamp)
                         if not self._points:
                             self._trail.settle(run.segment.stamp - 1)
+                    self._state.shrink()  # before the run is taken: where this fails, it comes again
                     self._change(partial(self._state.take, run))
             watermark = self._reader.watermark
             self._cut_below(watermark + 1)
@@ -226,6 +263,7 @@ class View(Table):
             if self._unticked_events > UNTICKED_EVENTS_MAX and not self._log.read_only:
                 with suppress(Unavailable, ClockSkew):  # only memory is at stake; the next batch tries again
                     await self._log.tick(self._state.last_stamp)
+            self._state.shrink()
 
     def _cut_below(self, stamp: int) -> None:
         """All that is stamped below ``stamp`` has come: keep the rows at each point to cut at that lies there."""
@@ -338,7 +376,7 @@ class View(Table):
     def statistics(self) -> ViewStatistics:
         """How it is doing. Cost: O(rows), for the memory."""
         rows = self._state.rows
-        size = sys.getsizeof(rows) + sum(map(sys.getsizeof, rows)) + sum(map(sys.getsizeof, rows.values()))
+        bounded = rows if isinstance(rows, BoundedRows) else None
         return ViewStatistics(
             rows=len(rows),
             pending_events=self._state.pending_events,
@@ -347,7 +385,9 @@ class View(Table):
             lag_ms=max(0, self._log.now_ms() - stamp_ms(self.watermark)),
             holder=self._holder(),
             decoded_rows=len(self._decoded),
-            memory_bytes=size,
+            memory_bytes=_memory_bytes(rows),
+            cold_rows=bounded.rows_in_file if bounded is not None else 0,
+            cache_file_bytes=bounded.file_bytes if bounded is not None else 0,
         )
 
     def _holder(self) -> str:
@@ -402,3 +442,9 @@ class View(Table):
             if (verdict := self._state.verdict((receipt.chapter, receipt.session, seq))) is not None:
                 verdicts[seq] = verdict
         return MappingProxyType(verdicts)
+
+
+def _memory_bytes(rows: Rows) -> int:
+    if isinstance(rows, BoundedRows):
+        return rows.memory_bytes
+    return sys.getsizeof(rows) + sum(map(sys.getsizeof, rows)) + sum(map(sys.getsizeof, rows.values()))

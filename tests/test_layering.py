@@ -33,8 +33,8 @@ LAYERS = {
         "testing",
     ),
     "projections": (
-        "values spans decoded heap",
-        "index query",
+        "values spans decoded heap cachefile",
+        "index query bounded",
         "projection state layout",
         "table snapshots",
         "past",

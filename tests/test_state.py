@@ -15,6 +15,7 @@ from logstore.catchup import Run
 from logstore.event import EventEncoder
 from logstore.keys import SegmentKey
 from logstore.segment import SegmentEncoder
+from projections.bounded import MemoryBudget, Rows
 from projections.projection import FoldFailed, Projection, Rejected, merge_patch
 from projections.state import State
 
@@ -168,6 +169,51 @@ def test_changes_lead_from_what_was_to_what_is(arrivals: list[Arrival]) -> None:
         undone: dict[str, bytes | None] = {**state.rows, **state.take_changes()}
         assert {key: row for key, row in undone.items() if row is not None} == was
         was = dict(state.rows)
+
+
+@pytest.mark.parametrize("projection", [Puts(), Patches(), History()], ids=lambda p: p.name)
+@given(arrivals=histories(), bytes_max=st.sampled_from([1, 400, 2_000]), cuts=st.data())
+def test_a_memory_budget_changes_nothing(
+    projection: Projection, arrivals: list[Arrival], bytes_max: int, cuts: st.DataObject
+) -> None:
+    """Rows, base, changes, what has changed since a cut, cuts and verdicts: at every moment as without one."""
+    plain, bounded = State(projection), State(projection, MemoryBudget(bytes_max).new_rows)
+    cut: list[tuple[Rows, Rows]] = []
+    for state in (plain, bounded):
+        state.track_changes()
+    for count, arrival in enumerate(arrivals, 1):
+        for state in (plain, bounded):
+            state.take(arrival.run)
+            state.shrink()
+            if arrival.rises:
+                state.rise(max(state.watermark, min(_stamps(arrivals[count:]), default=1 << 60) - 1))
+            state._check()
+        assert dict(bounded.rows.items()) == plain.rows
+        assert dict(bounded.base_rows().items()) == plain.base_rows()
+        assert bounded.base_of_pending == plain.base_of_pending
+        assert bounded.take_changes() == plain.take_changes()
+        assert repr(bounded) == repr(plain)
+        if cuts.draw(st.booleans()):
+            assert bounded.take_since() == plain.take_since()
+            cut.append((bounded.base_rows().copy(), plain.base_rows().copy()))
+    for rows, others in cut:
+        assert dict(rows.items()) == others
+    for event in _events(arrivals):
+        address = (event.chapter, event.session, event.seq)
+        assert bounded.verdict(address) == plain.verdict(address)
+
+
+def test_what_changed_since_a_cut_is_within_the_budget() -> None:
+    """P13: when what rows were takes more than its share, nothing is remembered, and the next cut begins anew."""
+    encode, budget = EventEncoder().encode, MemoryBudget(400)
+    state = State(Puts(), budget.new_rows, budget.since_bytes_max)
+    for slot, count in enumerate((10, 4, 10), 1):
+        events = [encode(Event("A", str(number), "changed", {"slot": "x" * 13})) for number in range(count)]
+        _, segment = SegmentEncoder().encode(
+            SegmentKey("w", 0, 1, slot), events, first_sequence=0, stamp=slot, acknowledged=0, previous=b""
+        )
+        state.take(Run(segment, 0, settled=True))
+        assert (state.take_since() is None) == (slot != 2)
 
 
 def test_a_failing_fold_halts_by_default_naming_the_event() -> None:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import logstore
 from logstore import (
@@ -51,6 +51,7 @@ __all__ = [
     "resolve",
 ]
 
+BUDGETS: Final = (None, 1, 300)
 Forgivable = (Unavailable, ClockSkew)  # the world's fault, not the library's: try again later
 
 
@@ -353,7 +354,11 @@ def first_chapter_after(oldest: Position | None) -> int:
 
 
 class Viewing:
-    """Keeps a view open and looks at it; opens another now and then. ``glass``: the one that is open now."""
+    """Keeps a view open and looks at it; opens another now and then. ``glass``: the one that is open now.
+
+    By chance it has no memory budget, or one with room for a row or for none. That takes no number from the dice: where
+    rows are changes nothing that anybody sees, so a seed means what it meant before there were budgets.
+    """
 
     def __init__(self, name: str, *, follow: bool, pause_s: float) -> None:
         self.glass: Glass | None = None
@@ -378,7 +383,8 @@ class Viewing:
         assert actor.process is not None
         me, history = actor.process.name, actor.stage.history
         acknowledged = len(history.acknowledged)
-        async with View.open(log, Chain(), follow=self._follow) as view:
+        budget = BUDGETS[hash(actor.rng.getstate()[1]) % len(BUDGETS)]
+        async with View.open(log, Chain(), follow=self._follow, memory_bytes_max=budget) as view:
             glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
             glass.look(acknowledged=acknowledged)
             watching = asyncio.create_task(glass.watch())

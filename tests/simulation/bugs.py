@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import patch
 
 from logstore import keeper, retention, seal, unsettled
-from logstore.archive import ArchiveWriter
 from logstore.buffer import Buffer
 from logstore.catchup import _Merge
 from logstore.chapter import Chapter
@@ -172,7 +171,7 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 1, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
-        ("P7", "P10"), 145, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+        ("P7", "P10"), 238, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 0, State, "rise", "self._keep_since(touched, self._base)", "pass"
@@ -191,9 +190,6 @@ BUGS: dict[str, Bug] = {
     ),
     "a chapter that no snapshot covers is retired": Bug(
         ("P11", "Trimmed"), 15, retention, "uncovered_by", "or floor.stamp < last", "", DROP
-    ),
-    "a snapshot within the chapter covers it": Bug(
-        ("P11",), 3, retention, "held_up_by", "if floor.key.chapter <= chapter:", "if False:", DROP
     ),
     "pins are not heeded": Bug(("P11",), 3, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
     "the record counts the final": Bug(
@@ -232,15 +228,6 @@ BUGS: dict[str, Bug] = {
         "True",
         DROP,
     ),
-    "a sleeper believes its own creation": Bug(
-        ("P1", "P6"),
-        3,
-        Writer,
-        "_settle",
-        "record = await self._looks.retired(session.id.chapter)",
-        "record = None",
-        DROP,
-    ),
     "an archive has no finals": Bug(
         ("P11", "P13"),
         7,
@@ -259,9 +246,6 @@ BUGS: dict[str, Bug] = {
         "if False:",
         ARCHIVE,
     ),
-    "an archive has but one block": Bug(
-        ("P11",), 7, ArchiveWriter, "_make_room", "self._close_block()", "self._filling = _Filling()", ARCHIVE
-    ),
     "a view that loads a collected snapshot gives up": Bug(
         ("Missing", "Trimmed", "P11"),
         3,
@@ -269,15 +253,6 @@ BUGS: dict[str, Bug] = {
         "begin",
         "left = [key for key in there.manifests if key not in tried]",
         "left = []",
-        DROP,
-    ),
-    "what is kept begins a chapter late": Bug(
-        ("P1", "P3", "P7"),
-        3,
-        Log,
-        "oldest",
-        "record = await self._looks.retired(last.chapter) if last else None",
-        "record = None; last = last and replace(last, chapter=last.chapter + 1)",
         DROP,
     ),
     "own segments are fetched": Bug(

@@ -72,5 +72,5 @@ class Snapshot:
         rewriting = layout.next(changed, self.rows)
         return [
             *(chunk.listed.key.hash for chunk in rewriting.kept),
-            *(encode_chunk(keys, states)[1] for keys, states in rewriting.written),
+            *(encode_chunk(keys, [self.rows[key] for key in keys])[1] for keys in rewriting.written),
         ]
