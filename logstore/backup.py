@@ -121,15 +121,18 @@ async def _copy(
     manifests = [listed async for listed in source.list(SNAPSHOTS)]
     records = [listed async for listed in source.list(RETIRED)]  # before what they name is listed
     retired = {key.chapter for listed in records if isinstance(key := parse_key(listed.key), RetiredKey)}
+    left_out = retired if own is None else set()  # a copy that is continued is read meanwhile: it needs them till then
     of_log = [
-        _unretired(retired, _sessions_of(entries, source.list("log/"))),
-        _unretired(retired, _each(roster)),
+        _unretired(left_out, _sessions_of(entries, source.list("log/"))),
+        _unretired(left_out, _each(roster)),
         _archives_of(retired, source.list(ARCHIVE)),
-        _each(records),
     ]
+    of_snapshots = [source.list(CHUNKS), _points_of(entries, manifests)]
     if own is None:  # nobody can read it yet: what keeps others from making a `store` comes first
-        of_log.reverse()
-    for listing in (*of_log, source.list(CHUNKS), _points_of(entries, manifests)):
+        listings = [_each(records), *reversed(of_log), *of_snapshots]
+    else:  # a record says that snapshots hold a chapter: they come before it
+        listings = [*of_log, *of_snapshots, _each(records)]
+    for listing in listings:
         async with aclosing(_absent(listing, target)) as absent:
             await carry(absent, source, target, progress)
     if own is not None:

@@ -52,6 +52,7 @@ from logstore.keys import (
 from logstore.looks import Looks, StoreTime
 from logstore.manifest import Manifest
 from logstore.objects import Objects
+from logstore.pin import PinRecord
 from logstore.pins import Pins
 from logstore.retention import (
     SNAPSHOTS_KEPT_MIN,
@@ -134,6 +135,7 @@ class Keeper:
         identity: Identity,
         *,
         store: FileStore,
+        unretried: FileStore,
         objects: Objects,
         roster: Roster,
         looks: Looks,
@@ -153,6 +155,7 @@ class Keeper:
         self._settings = settings
         self._identity = identity
         self._store = store
+        self._unretried = unretried
         self._objects = objects
         self._roster = roster
         self._looks = looks
@@ -164,6 +167,7 @@ class Keeper:
         self._local = local
         self._close_chapter = close_chapter
         self._read_whole: set[ChunkKey] = set()  # chunks that this process has read, and found whole
+        self._chunks_of: dict[ManifestKey, frozenset[ChunkKey]] = {}  # what manifests list
         self._cleared: dict[int, _Moment] = {}  # retired chapters, and when nothing was left of them
 
     def __repr__(self) -> str:
@@ -245,7 +249,8 @@ class Keeper:
         try:
             archives = await self._read(chapter, reading, archive=self._identity.history == "archive" and not dry_run)
         except NotEnded as why_not:
-            return Retirement(chapter, False, str(why_not))
+            is_retired = await self._looks.look(chapter) is not None
+            return None if is_retired else Retirement(chapter, False, str(why_not))
         except (Corrupt, Missing):
             if await self._looks.look(chapter) is not None:
                 return None  # what lies there proves nothing any more
@@ -260,7 +265,7 @@ class Keeper:
         if not self._may_act(since):
             raise Unavailable(f"looking took longer than a quarter of the grace chapter={chapter}; run it again")
         with suppress(AlreadyExists):  # another keeper's, or an earlier attempt of ours
-            await self._objects.create(retired_key(chapter), encode_retired(record))
+            await self._unretried.create(retired_key(chapter), encode_retired(record))  # now, or not at all
         found = await self._looks.look(chapter)
         if found is None:
             raise Missing(f"an object is gone right after its creation key={retired_key(chapter)}; check the store")
@@ -317,9 +322,14 @@ class Keeper:
                 floors[fold] = await self._floor(of_fold, chunks)
             else:
                 dropped[fold] = of_fold.created_ms[RegistrationKey(fold, of_fold.registrations - 1)]
-        newest = [await self._pins.newest(pin) for pin in await self._pins.listed()]
-        live = [pin for pin in newest if pin is not None and pin.expires_ms > self._store_time.latest_ms]
-        return Standing(records, floors, unreadable, dropped, live)
+        return Standing(records, floors, unreadable, dropped, await self._live_pins())
+
+    async def _live_pins(self) -> list[PinRecord]:
+        """The pins that have not expired; listed again where one was renewed and collected in between."""
+        while True:
+            newest = [await self._pins.newest(pin) for pin in await self._pins.listed()]
+            if None not in newest:
+                return [pin for pin in newest if pin is not None and pin.expires_ms > self._store_time.latest_ms]
 
     async def _chunks(self) -> dict[ChunkKey, Listed]:
         found = {}
@@ -369,12 +379,13 @@ class Keeper:
             yield garbage
         began, due = self._now(), await self._old_chapters()
         is_cleared = all(chapter in self._cleared and not self._is_grace_ago(self._cleared[chapter]) for chapter in due)
-        for duty in (
+        duties = [
             self._left_in(set() if is_cleared else due),
             self._old_archives(due),
             self._old_pins(),
             self._old_probes(),
-        ):
+        ]
+        for duty in [*duties, self._void_slots()] if void else duties:
             async for garbage in self._delete(duty, dry_run):
                 yield garbage
         if not dry_run and not is_cleared:
@@ -406,7 +417,7 @@ class Keeper:
             chunks = await self._chunks()
             now_ms, grace_ms = self._surely_ms, self._identity.grace_ms
             manifests = condemned_manifests(standing, now_ms, grace_ms)
-            listed = await self._listed_chunks(standing, set(manifests))
+            listed = await self._listed_chunks(standing)
             created = {key: one.modified_ms or now_ms for key, one in chunks.items()}
             records = [Garbage(manifest_key(key), 0, "newer snapshots are whole, and a grace old") for key in manifests]
             records += [
@@ -421,23 +432,30 @@ class Keeper:
                 for key in condemned_chunks(created, listed, standing, now_ms, grace_ms)
             ]
             left = [some for group in (records, rows) for some in _batches(group)]  # what lists chunks goes before them
+            if left and not dry_run and not self._may_act(since):
+                raise Unavailable("looking took longer than a quarter of the grace; run it again where it is quicker")
             while left and (dry_run or self._may_act(since)):
                 async for one in self._delete_some(left.pop(0), dry_run):
                     yield one
             if not left:
                 return
 
-    async def _listed_chunks(self, standing: Standing, condemned: set[ManifestKey]) -> set[ChunkKey]:
-        """The chunks that a manifest lists which stays; one that cannot be read lists nothing that anybody can use."""
-        listed: set[ChunkKey] = set()
+    async def _listed_chunks(self, standing: Standing) -> set[ChunkKey]:
+        """The chunks that a manifest lists which is there: those of one that goes now are for the next round.
+
+        A manifest that cannot be read lists nothing that anybody can use. Read once by this process.
+        """
+        listed: dict[ManifestKey, frozenset[ChunkKey]] = {}
         for records in standing.records.values():
             for key in records.manifests:
-                if key not in condemned:
+                if (known := self._chunks_of.get(key)) is None:
                     try:
-                        listed.update(chunk.key for chunk in (await self._snapshots.manifest(key)).chunks)
+                        known = frozenset(chunk.key for chunk in (await self._snapshots.manifest(key)).chunks)
                     except (Corrupt, Missing):
                         continue
-        return listed
+                listed[key] = known
+        self._chunks_of = listed
+        return set().union(*listed.values())
 
     async def _old_chapters(self) -> set[int]:
         """The chapters whose retirement records are a grace old."""
@@ -467,8 +485,10 @@ class Keeper:
         for pin in await self._pins.listed():
             newest = await self._pins.newest(pin)
             is_over = newest is not None and self._is_old(max(newest.expires_ms, pin.created_ms))
-            for key in pin.keys if is_over else pin.keys[:-1]:
-                yield Garbage(pin_key(key), 0, "it has expired" if is_over else "a newer renewal counts")
+            for key in pin.keys[:-1]:
+                yield Garbage(pin_key(key), 0, "a newer renewal counts")
+            if is_over and len(pin.keys) == 1:  # were it gone before the others, one of them would count again
+                yield Garbage(pin_key(pin.keys[0]), 0, "it has expired")
 
     async def _old_probes(self) -> AsyncGenerator[Garbage, None]:
         """What a probe left behind that was killed."""
@@ -482,7 +502,7 @@ class Keeper:
         async for listed in self._store.list("log/"):
             key = parse_key(listed.key)
             if isinstance(key, SegmentKey) and await self._looks.retired(key.chapter) is None:
-                if slots and slots[-1][0].session != key.session:
+                if slots and _session_of(slots[-1][0]) != _session_of(key):
                     for garbage in await self._above_final(slots):
                         yield garbage
                     slots = []
@@ -494,7 +514,10 @@ class Keeper:
         """A session's void slots: between the last slot and its final lie fewer than it may have in flight."""
         above: list[Garbage] = []
         for key, listed in slots[: -FLIGHTS_MAX - 2 : -1]:
-            segment = await self._objects.fetch_segment(key, remember=False)
+            try:
+                segment = await self._objects.fetch_segment(key, remember=False)
+            except Corrupt:
+                segment = None  # `check` names it, unless a final lies below
             if segment is not None and segment.final:
                 return above
             if self._is_old(listed.modified_ms):
@@ -518,6 +541,10 @@ class Keeper:
             return 0
         swept = await self._local.sweep(older_than_ms=self._identity.grace_ms)
         return swept.temporaries + swept.directories
+
+
+def _session_of(key: SegmentKey) -> tuple[str, int, int]:
+    return key.writer, key.chapter, key.session
 
 
 def _batches(garbage: list[Garbage]) -> list[list[Garbage]]:

@@ -259,6 +259,7 @@ class Log:
             settings or KeepSettings(),
             self.identity,
             store=self._store,
+            unretried=self._metered,
             objects=self._objects,
             roster=self._roster,
             looks=self._looks,
@@ -285,7 +286,9 @@ class Log:
         """
         self._require_writable()
         position = Position.parse(after) if isinstance(after, str) else after
-        return Pin(self._pins, self._first_needed, rng=self._rng, owner=owner, after=position, for_ms=for_ms)
+        return Pin(
+            self._pins, self._first_needed, self._looks, rng=self._rng, owner=owner, after=position, for_ms=for_ms
+        )
 
     async def _first_needed(self, after: Position | None) -> int:
         """The first chapter that a reader needs which goes on after a position; looked at just now."""

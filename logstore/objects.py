@@ -26,7 +26,7 @@ from logstore.keys import SegmentKey, entry_key, segment_key
 from logstore.looks import StoreTime
 from logstore.retired import Retired
 from logstore.segment import Segment, decode_segment
-from logstore.shelf import ArchivedChapter
+from logstore.shelf import ArchivedChapter, Blocks
 
 __all__ = ["Objects"]
 
@@ -47,6 +47,7 @@ class Objects:
         self._bytes = 0
         self._memory: OrderedDict[str, tuple[Entry | Segment, int]] = OrderedDict()
         self._shelf: dict[int, ArchivedChapter] = {}
+        self._blocks: Blocks = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Objects remembered={len(self._memory)} bytes={self._bytes} shelf={sorted(self._shelf)}>"
@@ -55,7 +56,7 @@ class Objects:
 
     def shelve(self, record: Retired) -> None:
         """Read a retired chapter from its archive from now on. Cost: none, until something of it is asked for."""
-        self._shelf.setdefault(record.chapter, ArchivedChapter(record, self.get))
+        self._shelf.setdefault(record.chapter, ArchivedChapter(record, self.get, self._blocks))
 
     def is_shelved(self, chapter: int) -> bool:
         """Whether a chapter is read from its archive: what is found of it, or absent, is so for ever."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
-from logstore.errors import AlreadyExists, Corrupt, InvalidArgument, Unavailable
+from logstore.errors import AlreadyExists, Corrupt, InvalidArgument, Trimmed, Unavailable
 from logstore.filestore.base import FileStore
 from logstore.frontier import Position
 from logstore.keys import NONCE_BYTES, PINS, PinKey, parse_key, pin_key
-from logstore.looks import StoreTime
+from logstore.looks import Looks, StoreTime
 from logstore.objects import Objects
 from logstore.pin import PinRecord, decode_pin, encode_pin
 
@@ -98,6 +98,7 @@ class Pin:
         self,
         pins: Pins,
         first_needed: Callable[[Position | None], Awaitable[int]],
+        looks: Looks,
         *,
         rng: random.Random,
         owner: str,
@@ -108,6 +109,7 @@ class Pin:
             raise InvalidArgument(f"needs 1 to {_OWNER_CHARACTERS_MAX} characters owner={owner!r:.40}")
         self._pins = pins
         self._first_needed = first_needed
+        self._looks = looks
         self._id = rng.randbytes(NONCE_BYTES)
         self._owner = owner
         self._after = after
@@ -138,12 +140,22 @@ class Pin:
         Cost: a PUT, and two GETs and one per session of the position. Raises Trimmed when retention was faster,
         StaleStore, Unavailable.
         """
-        needed = self._chapter if after is None and self._number else await self._first_needed(after)
+        as_before = after is None and self._number > 0
+        needed = await (self._still_needed() if as_before else self._first_needed(after))  # which tells the time, too
         while True:
             await self._create(needed, self._pins.expiry_ms(self._for_ms))
-            needed = await self._first_needed(after)  # was it retired before the pin was there?
+            needed = await (self._still_needed() if as_before else self._first_needed(after))  # retired before it came?
             if needed <= self._chapter:
                 return
+
+    async def _still_needed(self) -> int:
+        record = await self._looks.look(self._chapter)
+        if record is not None and not record.archives:
+            raise Trimmed(
+                f"retention was faster than the pin chapter={self._chapter} pin={self._id.hex()};"
+                " start from a snapshot, or `log.oldest()`"
+            )
+        return self._chapter
 
     async def _create(self, chapter: int, expires_ms: int) -> None:
         self._chapter = chapter

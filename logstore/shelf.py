@@ -6,7 +6,7 @@ at a time. docs/FORMAT.md §11, RFC 0006 §5.
 Invariants:
 - What is on the shelf is never asked of the store under its old name again: what lies there is garbage.
 - An archive that does not hold all that the chapter's record says is Corrupt before anything of it is handed out.
-- At most ``BLOCKS_MAX`` blocks of a chapter are in memory.
+- At most ``BLOCKS_MAX`` blocks are in memory, of all chapters of a log together.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ from logstore.keys import ArchiveKey, SegmentKey, archive_key, parse_key, retire
 from logstore.retired import Retired
 from logstore.segment import Segment, decode_archived_segment
 
-__all__ = ["ArchivedChapter", "Get"]
+__all__ = ["ArchivedChapter", "Blocks", "Get"]
 
-BLOCKS_MAX: Final = 3
+BLOCKS_MAX: Final = 6  # 24 MiB: a merge reads in as many places as chapters have sessions open at that stamp
 TABLE_BYTES: Final = 64 << 10  # of a few thousand blocks; a larger table takes a second GET
 
 Get = Callable[[str, int, int | None], Awaitable[Blob | None]]
 """Fetches bytes ``start`` to ``stop`` of an object; None: it is not there."""
+
+
+Blocks = OrderedDict[Block, "asyncio.Task[BlockContent]"]
+"""Blocks that are in memory, or on their way, the one used last at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,12 @@ class _Tables:
 class ArchivedChapter:
     """One chapter. Cost: a GET per object of the archive to open it, at the first question; one per block."""
 
-    def __init__(self, record: Retired, get: Get) -> None:
+    def __init__(self, record: Retired, get: Get, blocks: Blocks) -> None:
         self._record = record
         self._get = get
         self._tables: _Tables | None = None
         self._opening = asyncio.Lock()
-        self._blocks: OrderedDict[Block, asyncio.Task[BlockContent]] = OrderedDict()
+        self._blocks = blocks
 
     def __repr__(self) -> str:
         return f"<ArchivedChapter {self._record.chapter} blocks={len(self._blocks)}>"

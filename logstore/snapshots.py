@@ -105,7 +105,13 @@ class Snapshots:
         Cost: one GET; one PUT and a LIST where it changes. Raises Corrupt, Missing, Unavailable.
         """
         fold, number = registration.key, records.registrations
-        current = await self.registration(fold, records)
+        try:
+            current = await self.registration(fold, records)
+        except Missing:
+            newer = await self.records(fold)  # had we slept, what was listed may be collected: a newer one counts
+            if newer.registrations == number:
+                raise
+            number, current = newer.registrations, await self.registration(fold, newer)
         while current is None or current.registered != registration.registered:
             key = RegistrationKey(fold, number)
             try:

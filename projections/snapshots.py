@@ -249,15 +249,14 @@ class Snapshotter:
         self._layout = layout
         return self._last
 
-    async def look_at_kept(self, manifest: Manifest) -> None:
-        """Look whether the chunks that a manifest took over are there still, now that it is published.
+    async def look_at_chunks(self, manifest: Manifest) -> None:
+        """Look whether the chunks of a manifest are there still, now that it is published.
 
         Retention leaves them alone unless publishing took longer than it waits. Cost: a GET per chunk. Raises Corrupt,
         Missing: nobody builds on this manifest, and retention does not count it.
         """
-        kept = [listed for listed in manifest.chunks if (listed.key.chapter, listed.key.number) != manifest.point]
         try:
-            await _in_order((_fetch(self._snapshots, listed) for listed in kept), lambda _: None)
+            await _in_order((_fetch(self._snapshots, listed) for listed in manifest.chunks), lambda _: None)
         except (Corrupt, Missing):
             self.damaged.add(manifest.key)
             raise

@@ -305,6 +305,7 @@ class View(Table):
                 self._cut_positions.clear()
 
     async def _snapshot(self) -> Manifest:
+        began_ms = self._log.now_ms()
         await self.refresh()
         self._reader.start_follower()  # before the point: who reads it lets this process's quiet sessions end
         if (entry := self._point_ahead()) is not None:
@@ -320,8 +321,8 @@ class View(Table):
         if cut is None or position is None:
             raise Unavailable(f"the point's chapter was retired meanwhile point={entry.address}; take another snapshot")
         manifest = await self._snapshotter.publish(cut, position)
-        if self._log.now_ms() - stamp_ms(entry.stamp) > self._log.identity.grace_ms // 2:
-            await self._snapshotter.look_at_kept(manifest)
+        if self._log.now_ms() - min(began_ms, stamp_ms(entry.stamp)) > self._log.identity.grace_ms // 2:
+            await self._snapshotter.look_at_chunks(manifest)
         return manifest
 
     def _point_ahead(self) -> Entry | None:

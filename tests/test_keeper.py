@@ -184,6 +184,8 @@ async def test_snapshots_nobody_needs_go_and_their_chunks_after_them(scene: Scen
         await age()
     _, collected = await keep(scene)
     assert [name for name in collected if isinstance(parse_key(name), ManifestKey)]
+    assert not [name for name in collected if isinstance(parse_key(name), ChunkKey)]
+    _, collected = await keep(scene)
     assert [name for name in collected if isinstance(parse_key(name), ChunkKey)]
     assert len(named(scene, ManifestKey)) == 2
     async with opened(scene.machine("reader")) as log:
@@ -317,7 +319,8 @@ async def test_pins_expire_and_go(scene: Scene) -> None:
     await age(3)
     assert (await keep(scene))[0][0].startswith("0 yes")
     await age()
-    await keep(scene)
+    for _ in range(2):  # older numbers before the newest
+        await keep(scene)
     assert named(scene, PinKey) == []
 
 

@@ -1,0 +1,450 @@
+"""Faults of retention, found by hostile testing: each test breaks a rule of DESIGN or of an RFC."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Final
+
+import pytest
+
+import logstore
+from logstore import LogSettings, LogStoreError, RetrySettings, Trimmed, Unavailable, copy_store
+from logstore.filestore.base import FileStore, Listed
+from logstore.keys import ArchiveKey, ChunkKey, PinKey, RegistrationKey, RetiredKey, parse_key
+from logstore.shelf import BLOCKS_MAX
+from logstore.testing.simulation import SimulatedStore
+from logstore.writer import WriterSettings
+from projections import View, drop
+from tests.scene import Carry, Machine, Scene, directed, quick, refuse
+from tests.test_keeper import GRACE_MS, GRACE_S, age, keep, live_a_day, named_thing, opened
+from tests.test_snapshots import Diary, Things, named, thing
+
+PATIENT: Final = LogSettings(
+    writer=WriterSettings(idle_ms=1_000, idle_ms_max=2_000),
+    retry=RetrySettings(attempt_timeout_ms=30_000, deadline_ms=30_000),
+)
+
+
+def napping(machine: Machine) -> Any:
+    """An act: the request is answered, and the process is stopped before it hears of it, until ``resume``."""
+
+    async def nap(carry: Carry) -> Any:
+        answer = await carry()
+        machine.process.pause()
+        await asyncio.sleep(0)
+        return answer
+
+    return nap
+
+
+async def until_paused(machine: Machine) -> None:
+    while machine.process.state.value != "paused":
+        await asyncio.sleep(0.01)
+
+
+def big(number: int, version: int) -> Any:
+    """A row that fills a chunk by itself, which later snapshots then keep."""
+    return thing(number, id=f"{number}/{version}", blob="x" * 1_100_000)
+
+
+def dangling(scene: Scene, manifest: Any) -> list[ChunkKey]:
+    """The chunks of a manifest that are not in the bucket."""
+    there = {parse_key(name) for name in named(scene, ChunkKey)}
+    return [chunk.key for chunk in manifest.chunks if chunk.key not in there]
+
+
+# Pins
+
+
+@directed
+async def test_a_pin_that_is_renewed_while_a_keeper_looks_holds(scene: Scene) -> None:
+    """RFC 0006 §4: a live pin holds its chapter, though its older number is deleted between LIST and GET."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    async with opened(scene.machine("reader")) as reader_log, opened(scene.machine("other")) as other_log:
+        pin = reader_log.pin("the auditor", for_ms=3 * GRACE_MS)
+
+        async def take(carry: Carry) -> Any:
+            await pin.__aenter__()
+            return await carry()
+
+        async def meanwhile(carry: Carry) -> Any:
+            await pin.renew()
+            _ = [garbage async for garbage in other_log.keeper().collect()]
+            return await carry()
+
+        slow = scene.machine("slow")
+        async with slow.open(PATIENT, grace_ms=GRACE_MS, history="drop") as log:
+            slow.script.on("get", "log/", take)  # while the chapter is read: listed the second time
+            slow.script.on("get", "pins/", meanwhile)
+            outcome = (await log.keeper().retire())[0]
+        assert len(named(scene, PinKey)) == 1
+        assert not outcome.retired, outcome
+
+
+@directed
+async def test_a_renewal_lasts_from_now_on(scene: Scene) -> None:
+    """RFC 0006 §4: a pin renewed for a minute holds for a minute, by the store's clock, not from the last answer on."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    async with opened(scene.machine("reader")) as reader_log:
+        pin = reader_log.pin("slow consumer", for_ms=60_000)
+        await pin.__aenter__()
+        await asyncio.sleep(50)
+        await pin.renew()
+        await asyncio.sleep(30)
+        retired, _ = await keep(scene)
+        assert "slow consumer" in retired[0], retired
+
+
+@directed
+async def test_a_pin_that_came_too_late_says_so_when_it_is_renewed(scene: Scene) -> None:
+    """P11 and `Pin.renew`: renewed "as before" after its chapter was retired it raises Trimmed, and does not move on."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    async with opened(scene.machine("reader")) as reader_log:
+        pin = reader_log.pin("sleeper", for_ms=10_000)
+        await pin.__aenter__()
+        assert pin.chapter == 0
+        await asyncio.sleep(15)
+        retired, _ = await keep(scene)
+        assert retired[0].startswith("0 yes")
+        with pytest.raises(Trimmed):
+            await pin.renew()
+
+
+@directed
+async def test_a_released_pin_does_not_come_back(scene: Scene) -> None:
+    """RFC 0006 §4: the newest number counts: a collection that fails half way leaves no older, live number behind."""
+    await live_a_day(scene, 1, snapshots=2)
+    async with opened(scene.machine("reader")) as reader_log, reader_log.pin("gone", for_ms=86_400_000):
+        pass
+    await age(2)
+    keeper = scene.machine("keeper")
+    keeper.script.on("delete", "pins/", refuse, times=100)
+    keeper.script.rules[0].part = f"/{0:010d}"
+    async with opened(keeper) as log:
+        with suppress(LogStoreError):
+            _ = [garbage async for garbage in log.keeper().collect()]
+    retired, _ = await keep(scene)
+    assert retired[0].startswith("0 yes"), retired
+
+
+@directed
+async def test_a_record_is_created_soon_after_the_look_or_never(scene: Scene) -> None:
+    """RFC 0006 §2: a keeper that sleeps between two attempts to create the record retires nothing on old news."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    slow = scene.machine("slow")
+
+    async def sleep_then_fail(_carry: Carry) -> Any:
+        asyncio.get_running_loop().call_later(0.0001, slow.process.pause)
+        raise Unavailable("refused by the script")
+
+    slow.script.on("create", "retired/", sleep_then_fail)
+
+    async def retire() -> Any:
+        async with opened(slow) as log:
+            with suppress(LogStoreError):
+                return await log.keeper().retire()
+
+    retiring = slow.start(retire())
+    await until_paused(slow)
+    async with (
+        opened(scene.machine("reader")) as reader_log,
+        reader_log.pin("the auditor", for_ms=10 * GRACE_MS) as pin,
+    ):
+        assert pin.chapter == 0
+        await age()
+        slow.process.resume()
+        await asyncio.sleep(5)
+        await asyncio.wait([retiring])
+        assert named(scene, RetiredKey) == []
+
+
+# Snapshots
+
+
+@directed
+async def test_a_snapshot_that_builds_on_old_news_does_not_dangle(scene: Scene) -> None:
+    """RFC 0006 §3: a snapshotter that slept before it posted its point re-uses no collected chunk unnoticed."""
+    sleeper = scene.machine("sleeper")
+    manifests: list[Any] = []
+
+    async def live() -> None:
+        async with opened(sleeper) as log, View.open(log, Things()) as view:
+            manifests.append(await view.snapshot())
+            sleeper.script.on("get", "registration", napping(sleeper))
+            for _ in range(3):
+                try:
+                    manifests.append(await view.snapshot())
+                except LogStoreError as error:
+                    manifests.append(error)
+
+    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
+        await writer.append_many([big(1, 0)])
+        await writer.append_many([big(2, 0)])
+        await writer.append_many([thing(3)])
+        living = sleeper.start(live())
+        await until_paused(sleeper)
+        async with View.open(log, Things()) as view:
+            for version in range(1, 4):
+                for number in (1, 2):
+                    await writer.append_many([big(number, version % 3)])  # in the end as they were
+                await view.snapshot()
+                await age()
+            _ = [garbage async for garbage in log.keeper().collect()]
+    sleeper.process.resume()
+    await asyncio.wait([living])
+    living.result()
+    (_, *later) = manifests
+    whole = [not isinstance(one, LogStoreError) and not dangling(scene, one) for one in later]
+    silent = [one.point for one in later if not isinstance(one, LogStoreError) and dangling(scene, one)]
+    assert silent == [], (whole, silent)
+
+
+@directed
+async def test_a_snapshot_whose_own_chunks_were_collected_is_not_given_out(scene: Scene) -> None:
+    """DESIGN §7: published more than half the grace after its point, *all* its chunks are verified, its own too."""
+    sleeper = scene.machine("sleeper")
+    manifests: list[Any] = []
+
+    async def live() -> None:
+        async with opened(sleeper) as log, View.open(log, Diary()) as view:
+            sleeper.script.on("create", "chunks/", napping(sleeper))
+            for _ in range(3):
+                try:
+                    manifests.append(await view.snapshot())
+                except LogStoreError as error:
+                    manifests.append(error)
+
+    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+        living = sleeper.start(live())
+        await until_paused(sleeper)
+        async with View.open(log, Things()) as view:
+            for version in range(4):
+                await writer.append(named_thing(5, version))
+                await view.snapshot()
+                await age()
+            _ = [garbage async for garbage in log.keeper().collect()]
+    sleeper.process.resume()
+    await asyncio.wait([living])
+    living.result()
+    silent = [one.point for one in manifests if not isinstance(one, LogStoreError) and dangling(scene, one)]
+    assert silent == [], manifests
+
+
+@directed
+async def test_a_projection_registered_again_keeps_its_snapshots(scene: Scene) -> None:
+    """P10, RFC 0006 §3: a snapshot that was given out is not emptied by a keeper that still thinks its fold dropped."""
+    async with opened(scene.machine("web")) as log, log.writer("web") as writer, View.open(log, Diary()) as other:
+        for number in range(3):
+            await writer.append_many([big(number, 0)])
+        async with View.open(log, Things()) as view:
+            await view.snapshot()
+        await drop(log, Things())
+        await log.close_chapter()
+        await writer.append(named_thing(9, 9))
+        for _ in range(2):
+            await other.snapshot()
+            await age()
+        await other.snapshot()
+    digests: list[str] = []
+    written: list[Any] = []
+
+    async def meanwhile(carry: Carry) -> Any:
+        answer = await carry()
+        async with opened(scene.machine("again")) as again_log, View.open(again_log, Things()) as again:
+            written.append(await again.snapshot())
+            digests.append(again.digest())
+        return answer
+
+    keeper = scene.machine("keeper")
+    async with keeper.open(PATIENT, grace_ms=GRACE_MS, history="drop") as log:
+        assert (await log.keeper().retire())[0].retired
+        newest = next(name for name in reversed(named(scene, RegistrationKey)) if "things" in name)
+        keeper.script.on("get", newest, meanwhile)
+        _ = [garbage async for garbage in log.keeper().collect()]
+    assert digests, "the script was not met"
+    async with opened(scene.machine("later")) as log, View.open(log, Things()) as view:
+        assert view.digest() == digests[0]
+    assert dangling(scene, written[0]) == []
+
+
+# Keepers
+
+
+@directed
+async def test_void_slots_are_collected_when_asked_for(scene: Scene) -> None:
+    """DESIGN §6 Seal, RFC 0006 §6: `gc` removes slots above a session's final (void=True)."""
+    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+    (final,) = [segment for segment in scene.segments() if segment.final]
+    void = scene.slot("web", final.key.session, final.key.slot + 1)
+    await scene.world.create(void, b"whatever was in flight")
+    await age()
+    async with opened(scene.machine("gc")) as log:
+        collected = [garbage.key async for garbage in log.keeper().collect(void=True)]
+    assert void in collected
+    assert void not in scene.store.contents()
+
+
+@directed
+async def test_collecting_ends_though_looking_takes_long(scene: Scene) -> None:
+    """P13: whoever cannot look within a quarter of the grace is told so, and does not look for ever."""
+    for number in range(1, 4):
+        await live_a_day(scene, number)
+        await age()
+    slow = scene.machine("slow")
+
+    async def late(carry: Carry) -> Any:
+        await asyncio.sleep(4)
+        return await carry()
+
+    async with slow.open(PATIENT, grace_ms=GRACE_MS, history="drop") as log:
+        slow.script.on("get", "snapshots/", late, times=10**9)
+
+        async def collect() -> None:
+            _ = [garbage async for garbage in log.keeper().collect()]
+
+        with suppress(Unavailable):
+            async with asyncio.timeout(40 * GRACE_S):
+                await collect()
+
+
+@directed
+async def test_a_keeper_that_slept_says_nothing_false(scene: Scene) -> None:
+    """P11, sleeper's rule: a 404 in a chapter that was retired and deleted meanwhile is no "session has not ended"."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    sleeper = scene.machine("sleeper")
+    said: list[Any] = []
+
+    async def live_in_reading() -> None:
+        async with opened(sleeper) as log:
+            keeper = log.keeper()
+            standing, calls = keeper._standing, 0
+
+            async def slow_standing() -> Any:
+                nonlocal calls
+                calls += 1
+                found = await standing()
+                if calls == 1:
+                    sleeper.process.pause()
+                    await asyncio.sleep(0)
+                return found
+
+            keeper._standing = slow_standing  # type: ignore[method-assign]
+            said.extend(await keeper.retire())
+
+    living = sleeper.start(live_in_reading())
+    await until_paused(sleeper)
+    await keep(scene)
+    await age()
+    await keep(scene)
+    sleeper.process.resume()
+    await asyncio.wait([living])
+    living.result()
+    false = [one for one in said if one.chapter == 0 and not one.retired]
+    assert false == [], said
+
+
+@directed
+async def test_an_idle_round_costs_what_is_said(scene: Scene) -> None:
+    """RFC 0006: a round with nothing to do: some GETs and LISTs, not a GET per manifest each time."""
+    async with (
+        opened(scene.machine("web"), "full") as log,
+        log.writer("web") as writer,
+        View.open(log, Things()) as view,
+    ):
+        for number in range(30):
+            await writer.append(thing(number))
+            await view.snapshot()
+    machine = scene.machine("keeper")
+    async with opened(machine, "full") as log:
+        keeper = log.keeper()
+        gets = []
+        for _ in range(3):
+            before = machine.script.count("get")
+            await keeper.close_chapter()
+            await keeper.retire()
+            _ = [garbage async for garbage in keeper.collect()]
+            gets.append(machine.script.count("get") - before)
+        assert gets[-1] <= 12, gets
+
+
+# Archives
+
+
+@directed
+async def test_reading_many_archives_holds_few_blocks(scene: Scene) -> None:
+    """P13, RFC 0006 §5: one block at a time is in memory per chapter *that is being read*, not of all ever read."""
+    chapters = 8
+    for number in range(1, chapters + 1):
+        await live_a_day(scene, number, history="archive", snapshots=2)
+        await age()
+    for _ in range(3):
+        await keep(scene, history="archive")
+        await age()
+    assert len(named(scene, ArchiveKey)) == chapters
+    async with opened(scene.machine("reader"), "archive") as log:
+        _ = [event async for event in log.read()]
+        assert len(log._objects._shelf) == chapters
+        assert len(log._objects._blocks) <= BLOCKS_MAX < chapters
+
+
+# Copies
+
+
+class Interposed:
+    """A store in which something happens just before a listing."""
+
+    def __init__(self, store: FileStore, prefix: str, act: Any) -> None:
+        self._store, self._prefix, self._act, self.remote = store, prefix, act, store.remote
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        if prefix == self._prefix and self._act is not None:
+            act, self._act = self._act, None
+            await act()
+        async for listed in self._store.list(prefix, after):
+            yield listed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@directed
+async def test_a_copy_that_is_interrupted_is_no_worse_than_before(scene: Scene) -> None:
+    """RFC 0005, P11: a continued copy has a retirement record only when it has the snapshots that cover the chapter."""
+    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+    face = SimulatedStore(scene.loop, random.Random(5)).face(None)
+    clock = scene.machine("copier").clock
+    await copy_store(scene.world, face, clock=clock)
+    await live_a_day(scene, 2, snapshots=2)
+    await age()
+    retired, _ = await keep(scene)
+    assert retired[0].startswith("0 yes")
+
+    class Failing:
+        remote = face.remote
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(face, name)
+
+        async def create(self, key: str, data: bytes) -> Any:
+            if key.startswith(("chunks/", "snapshots/")):
+                raise Unavailable("the backup's disk is full")
+            return await face.create(key, data)
+
+    with pytest.raises(Unavailable):
+        await copy_store(scene.world, Failing(), clock=clock)
+    async with (
+        logstore.open(face, settings=quick(), clock=clock, read_only=True) as log,
+        View.open(log, Things()) as view,
+    ):
+        assert view.get("t-0001") is not None
