@@ -18,7 +18,7 @@ from logstore.shelf import BLOCKS_MAX
 from logstore.testing.simulation import SimulatedStore
 from logstore.writer import WriterSettings
 from projections import View, drop
-from tests.scene import Carry, Machine, Scene, directed, quick, refuse
+from tests.scene import Carry, Machine, Scene, directed, quick, refuse, until
 from tests.test_keeper import GRACE_MS, GRACE_S, age, keep, live_a_day, named_thing, opened
 from tests.test_snapshots import Diary, Things, named, thing
 
@@ -41,8 +41,7 @@ def napping(machine: Machine) -> Any:
 
 
 async def until_paused(machine: Machine) -> None:
-    while machine.process.state.value != "paused":
-        await asyncio.sleep(0.01)
+    await until(lambda: machine.process.state.value == "paused")
 
 
 def big(number: int, version: int) -> Any:
@@ -102,7 +101,7 @@ async def test_a_renewal_lasts_from_now_on(scene: Scene) -> None:
 
 @directed
 async def test_a_pin_that_came_too_late_says_so_when_it_is_renewed(scene: Scene) -> None:
-    """P11 and `Pin.renew`: renewed "as before" after its chapter was retired it raises Trimmed, and does not move on."""
+    """P11: renewed "as before" after its chapter was retired a pin raises Trimmed, and does not move on."""
     await live_a_day(scene, 1, snapshots=2)
     await age()
     async with opened(scene.machine("reader")) as reader_log:
