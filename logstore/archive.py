@@ -153,7 +153,8 @@ def decode_part(key: ArchiveKey, data: bytes, size: int) -> Part:
         raise Corrupt(f"archive lies under another's name key={name}; restore the object")
     blocks, start = [], len(data) - len(frame.rest)
     for stored, unpacked, digest, entry, entries, slots in fields.rows("blocks", int, int, bytes, int, int, list):
-        if len(digest) != DIGEST_BYTES or unpacked > UNPACKED_BYTES_MAX or entries > _OBJECTS_MAX:
+        numbered = entry + entries <= NUMBER_MAX + 1 and (entries or not entry)
+        if len(digest) != DIGEST_BYTES or unpacked > UNPACKED_BYTES_MAX or not numbered:
             raise fields.damaged("blocks")
         blocks.append(Block(start, stored, unpacked, digest, entry, entries, _decode_slots(fields, slots)))
         start += stored
@@ -173,7 +174,10 @@ def _decode_slots(fields: Fields, slots: list[Any]) -> tuple[Slots, ...]:
     for row in slots:
         if type(row) is not list or len(row) != 3 or not all(type(value) is int and value >= 0 for value in row):
             raise fields.damaged("blocks")
-        decoded.append(Slots(*row))
+        session, first, count = row
+        if session > NUMBER_MAX or not count or first + count > NUMBER_MAX + 1:
+            raise fields.damaged("blocks")
+        decoded.append(Slots(session, first, count))
     if any(later.session <= earlier.session for earlier, later in pairwise(decoded)):
         raise fields.damaged("blocks")
     return tuple(decoded)
@@ -201,7 +205,8 @@ def _check_block(block: Block, unpacked: Any) -> BlockContent:
     for items in unpacked:
         if type(items) is not list or not set(map(type, items)) <= {bytes}:
             raise ValueError("not bytes")
-    if len(entries) != block.entries or not set(map(len, frames)) <= {FRAME_BYTES}:
+    announced = sum(each.slots for each in block.slots)  # counted before they are listed: it may be any number
+    if (len(entries), len(frames)) != (block.entries, announced) or not set(map(len, frames)) <= {FRAME_BYTES}:
         raise ValueError("not what the table says")
     addresses = [(int.from_bytes(raw[:8]), int.from_bytes(raw[8:])) for raw in (framed[_ADDRESS] for framed in frames)]
     expected = sorted((s.session, s.first + i) for s in block.slots for i in range(s.slots))

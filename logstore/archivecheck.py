@@ -89,6 +89,8 @@ class _Chapter:
 
     def _take_entry(self, number: int, data: bytes) -> None:
         entry = decode_entry(self.record.chapter, number, data)
+        if entry.address != ((self.record.chapter, 0) if self.last is None else self.last.successor):
+            raise Corrupt(f"an entry is not in its place in the archive entry={number}; restore it")
         if self.last is not None:
             require_follows(entry, self.last, b"")
         self.last = entry
@@ -96,6 +98,8 @@ class _Chapter:
             self.tips[number] = (SessionId.of(entry), Tip.of(entry))
 
     def _take_segment(self, session: int, slot: int, framed: bytes, columns: bytes) -> None:
+        if session not in self.tips:
+            raise Corrupt(f"a slot is in the archive before its session's open entry session={session}; restore it")
         id_, tip = self.tips[session]
         segment = decode_archived_segment(id_.segment_key(slot), framed, columns)
         if tip.slot != slot:

@@ -7,6 +7,7 @@ Where a test wants one contradiction and nothing else wrong, the object is writt
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import struct
 import tracemalloc
@@ -22,16 +23,22 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logstore.archive import decode_archive
+from logstore.archivecheck import check_archives
 from logstore.chunk import decode_chunk
 from logstore.entry import decode_entry
 from logstore.errors import Corrupt, InvalidArgument
 from logstore.event import decode_data
+from logstore.filestore import MemoryStore
+from logstore.finding import Finding, Progress
 from logstore.frame import unpack
 from logstore.identity import decode_identity
 from logstore.keys import (
+    ArchiveKey,
     ChunkKey,
     EntryKey,
     ManifestKey,
+    PinKey,
     RegistrationKey,
     RetiredKey,
     SegmentKey,
@@ -40,16 +47,19 @@ from logstore.keys import (
     segment_key,
 )
 from logstore.manifest import decode_manifest
+from logstore.pin import decode_pin
 from logstore.receipt import Receipt
 from logstore.registration import decode_registration
 from logstore.retired import decode_retired
-from logstore.segment import COUNT_MAX, Segment, decode_segment
+from logstore.segment import COUNT_MAX, Segment, decode_archived_segment, decode_segment
 from logstore.session import Tip
 from logstore.token import decode_token, encode_token
 from tests.golden.independent import (
+    ARCHIVE,
     CHUNK,
     ENTRY,
     MANIFEST,
+    PIN,
     REGISTRATION,
     RETIRED,
     SEGMENT,
@@ -57,13 +67,16 @@ from tests.golden.independent import (
     compress,
     digest_of,
     frame,
+    pack_block,
     pack_rows,
     unframe,
+    unplain,
+    write_archive,
     write_chunk,
     write_segment,
     write_small,
 )
-from tests.test_golden import SEGMENTS, golden
+from tests.test_golden import SEGMENTS, golden, in_order, shelved
 
 MIB = 1 << 20
 
@@ -100,8 +113,39 @@ def sample(name: str) -> Sample:
             return Sample(key, REGISTRATION, data, lambda data: decode_registration(registration, data))
         case ChunkKey() as chunk:
             return Sample(key, CHUNK, data, lambda data: decode_chunk(chunk, data))
+        case PinKey() as pin:
+            return Sample(key, PIN, data, lambda data: decode_pin(pin, data))
+        case ArchiveKey() as archive:
+            return Sample(key, ARCHIVE, data, lambda data: decode_archive(archive, data))
         case _:
             raise AssertionError(key)
+
+
+ARCHIVE_KEY = ArchiveKey(0, bytes.fromhex("fedcba9876543210"), 0)
+ARCHIVED = sample("archive")
+PACKED = pack_block([sample("entry-open").good, sample("segment-one-event").good])
+CONTENT: list[list[bytes]] = msgpack.unpackb(PACKED)
+FRAME = CONTENT[1][0]
+NUMBER_OF_ROW: list[Any] = [None, True, -1, 1.5, "1", b"\x01", [1], {}]
+NO_BYTES_OF_ONE: list[Any] = [None, [], [None], ["x"], [b"", b""], b"x", {}, [[]]]
+
+
+def row_of(packed: bytes, stored: bytes) -> list[Any]:
+    """What an archive's table says of a block of session 1: its open entry, and slot 0."""
+    return [len(stored), len(packed), hashlib.sha256(stored).digest(), 1, 1, [[1, 0, 1]]]
+
+
+def one_block(packed: bytes, stored: bytes | None = None, **fields: Any) -> bytes:
+    """An archive of one block, whatever it unpacks to; fields may be given otherwise."""
+    stored = compress(packed) if stored is None else stored
+    return write_archive(0, 0, [[]], stored=[stored], **{"blocks": [row_of(packed, stored)], **fields})
+
+
+def test_one_good_block_is_good() -> None:
+    """The archive that the tests below bend is read when nothing is bent."""
+    (content,) = decode_archive(ARCHIVE_KEY, one_block(PACKED))
+    assert content.entries == {1: sample("entry-open").good}
+    assert content.segments == {(1, 0): (FRAME, GOOD_COLUMNS)}
 
 
 @contextmanager
@@ -121,7 +165,7 @@ SAMPLES = [
     for name in (
         *("store", "entry-begin", "entry-open-exclusive", "entry-tick", "entry-closed", "retired"),
         *("segment-one-event", "segment-heartbeat", "segment-final"),
-        *("entry-tick-point", "manifest", "chunk-rows", "registration"),
+        *("entry-tick-point", "manifest", "chunk-rows", "registration", "pin", "archive"),
     )
 ]
 ONE_EVENT = sample("segment-one-event")
@@ -212,9 +256,9 @@ def test_a_body_size_beyond_the_object_is_refused(sample: Sample) -> None:
             sample.refuses(sample.good[:8] + size.to_bytes(4, "big") + sample.good[12:])
 
 
-@pytest.mark.parametrize("name", ["store", "entry-tick", "registration"])
+@pytest.mark.parametrize("name", ["store", "entry-tick", "registration", "pin"])
 def test_a_body_above_its_limit_is_refused(name: str) -> None:
-    """A store object, an entry or a registration is at most a mebibyte, though all else in it be right."""
+    """A store object, an entry, a registration or a pin is at most a mebibyte, though all else in it be right."""
     _, _, _, values = golden(name)
     small = sample(name)
     small.decode(write_small(small.type, {**values, "new": "x" * (MIB - 1_000)}))
@@ -225,7 +269,7 @@ def test_a_body_above_its_limit_is_refused(name: str) -> None:
 
 
 def test_objects_swapped_between_names_are_found() -> None:
-    """Every whole segment, entry and retirement record is damage under every other number."""
+    """Every whole segment, entry, retirement record and archive is damage under every other number."""
     data = ONE_EVENT.good
     key = SegmentKey("web/1", 0, 1, 0)
     decode_segment(key, data)
@@ -238,6 +282,9 @@ def test_objects_swapped_between_names_are_found() -> None:
             decode_entry(chapter, number, sample("entry-tick").good)
     with pytest.raises(Corrupt, match="another's name key=retired/0000000001"):
         decode_retired(1, sample("retired").good)
+    for chapter, number in ((0, 1), (1, 0)):
+        with pytest.raises(Corrupt, match=f"another's name key=archive/{chapter:010d}/{'00' * 8}/{number:010d};"):
+            decode_archive(ArchiveKey(chapter, bytes(8), number), ARCHIVED.good)
 
 
 def test_a_segment_of_another_writer_or_store_does_not_attach() -> None:
@@ -400,7 +447,7 @@ def test_stored_bytes_are_one_zstandard_frame_of_the_announced_size(stored: byte
     ONE_EVENT.refuses(write_segment(ONE_EVENT_VALUES, columns=GOOD_COLUMNS, stored=stored))
 
 
-@pytest.mark.parametrize(
+NOT_ONE_FRAME = pytest.mark.parametrize(
     "store",
     [
         lambda columns: compress(columns)[:-1],
@@ -419,10 +466,19 @@ def test_stored_bytes_are_one_zstandard_frame_of_the_announced_size(stored: byte
         *("unpacks to more", "unpacks to less", "not compressed"),
     ],
 )
+
+
+@NOT_ONE_FRAME
 def test_stored_rows_are_one_zstandard_frame_of_the_announced_size(store: Callable[[bytes], bytes]) -> None:
     """Of a chunk, too, anything but one whole frame that says, and has, the size in the header is refused."""
     ROWS_CHUNK.decode(write_chunk(ROWS_CHUNK_VALUES))
     ROWS_CHUNK.refuses(write_chunk(ROWS_CHUNK_VALUES, stored=store(pack_rows(ROWS_CHUNK_VALUES))), "cannot be read")
+
+
+@NOT_ONE_FRAME
+def test_a_block_is_one_zstandard_frame_of_the_announced_size(store: Callable[[bytes], bytes]) -> None:
+    """Of a block of an archive, too, anything but one whole frame that says, and has, the announced size is refused."""
+    ARCHIVED.refuses(one_block(PACKED, stored=store(PACKED)), "block of an archive cannot be read")
 
 
 def test_a_frame_that_lies_about_its_size_is_refused() -> None:
@@ -576,6 +632,160 @@ def test_arbitrary_bytes_as_columns_are_refused(packed: bytes) -> None:
     ONE_EVENT.refuses(two_events(None, packed=packed))
 
 
+# Archives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "wrongs"),
+    [
+        (0, [*NUMBER_OF_ROW, 0, len(compress(PACKED)) - 1, len(compress(PACKED)) + 1, 2**64 - 1]),
+        (1, [*NUMBER_OF_ROW, 0, len(PACKED) - 1, len(PACKED) + 1, 80 * MIB + 1, 2**64 - 1]),
+        (2, [None, "x" * 32, 32, b"", bytes(31), bytes(32), bytes(33)]),
+        (3, [*NUMBER_OF_ROW, 10**10, 2**64 - 1]),
+        (4, [*NUMBER_OF_ROW, 0, 2, 2**64 - 1]),
+        (5, [None, 1, "x", b"x", {}, [1], ["x"], [None], [[]], [[1, 0]], [[1, 0, 1, 0]], [{}]]),
+        (5, [[[1, 0, wrong]] for wrong in NUMBER_OF_ROW]),
+        (5, [[], [[1, 0, 0]], [[1, 0, 2]], [[1, 1, 1]], [[2, 0, 1]], [[1, 0, 1], [2, 0, 1]], [[0, 0, 1], [1, 0, 1]]]),
+        (5, [[[1, 0, 1], [1, 0, 1]], [[1, 0, 1], [2, 0, 0]], [[2, 0, 0], [1, 0, 1]], [[1, 0, 1], [1, 1, 0]]]),
+        (5, [[[10**10, 0, 1]], [[1, 10**10, 1]], [[1, 0, 10**10 + 1]], [[1, 0, 2**64 - 1]], [[1, 0, 10**10]]]),
+    ],
+    ids=["stored", "unpacked", "digest", "entry", "entries", *["slots"] * 5],
+)
+def test_a_block_of_another_table_is_refused(field: int, wrongs: list[Any]) -> None:
+    """Sizes, digest, entries and slots that the table announces have their types, and are those of the block."""
+    row = row_of(PACKED, compress(PACKED))
+    for wrong in wrongs:
+        with memory_below(MIB):
+            ARCHIVED.refuses(one_block(PACKED, blocks=[[*row[:field], wrong, *row[field + 1 :]]]))
+
+
+def test_a_table_of_another_shape_is_refused() -> None:
+    """An archive's chapter and number are those of its name, and its blocks an array of such arrays."""
+    row = row_of(PACKED, compress(PACKED))
+    for fields in (
+        *({"chapter": wrong} for wrong in (*NUMBER_OF_ROW, 1, 10**10)),
+        *({"number": wrong} for wrong in (*NUMBER_OF_ROW, 1, 10**10)),
+        *({"blocks": wrong} for wrong in (*map(unplain, ROWS), [], row, [row[:-1]], [[*row, 0]], [row, row])),
+    ):
+        ARCHIVED.refuses(one_block(PACKED, **fields))
+    _, _, body, _, rest = unframe(one_block(PACKED))
+    for field in ("chapter", "number", "blocks"):
+        fields = msgpack.unpackb(body)
+        del fields[field]
+        ARCHIVED.refuses(frame(ARCHIVE, 0, msgpack.packb(fields)) + rest, "field")
+
+
+def test_where_a_block_has_no_entries_the_first_is_nought() -> None:
+    """A block without entries says that they are none from number 0 on."""
+    packed = pack_block([ONE_EVENT.good])
+    row = row_of(packed, compress(packed))
+    slots = [[1, 0, 1]]
+    (content,) = decode_archive(ARCHIVE_KEY, one_block(packed, blocks=[[*row[:3], 0, 0, slots]]))
+    assert not content.entries
+    ARCHIVED.refuses(one_block(packed, blocks=[[*row[:3], 1, 0, slots]]), "field")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, 0, "abc", b"abc", {}, {"a": 1, "b": 2, "c": 3}, [], [[], [], []], [*CONTENT[:2]], [*CONTENT, []]),
+        *([None, *CONTENT[1:]], [[], *CONTENT[1:]], [CONTENT[0] * 2, *CONTENT[1:]], [["x"], *CONTENT[1:]]),
+        *([[1], *CONTENT[1:]], [[CONTENT[0]], *CONTENT[1:]], [b"x", *CONTENT[1:]], [{}, *CONTENT[1:]]),
+        *([CONTENT[0], frames, CONTENT[2]] for frames in (None, [], [None], ["x" * 168], [b""], [bytes(168)], "x")),
+        *([CONTENT[0], [FRAME[:-1]], CONTENT[2]], [CONTENT[0], [FRAME + b"\x00"], CONTENT[2]]),
+        *([CONTENT[0], [FRAME, FRAME], CONTENT[2] * 2], [CONTENT[0], [sample("segment-heartbeat").good], [b""]]),
+        *([*CONTENT[:2], bad] for bad in NO_BYTES_OF_ONE),
+    ],
+)
+def test_a_block_of_another_shape_is_refused(content: Any) -> None:
+    """A block is entries, frames and columns, as many as its table says, each of them bytes."""
+    ARCHIVED.refuses(one_block(msgpack.packb(content)), "block of an archive cannot be read")
+
+
+@pytest.mark.parametrize("packed", [b"", b"\xc1", PACKED[:-1], PACKED + b"\xc0", b"\x93" + b"\xd4\x05\x00" * 3])
+def test_a_block_that_is_not_messagepack_is_refused(packed: bytes) -> None:
+    """One value, whole, without extension types."""
+    stored = zstandard.ZstdCompressor(write_content_size=True, write_checksum=True).compress(packed)
+    ARCHIVED.refuses(one_block(packed, stored=stored), "block of an archive cannot be read")
+
+
+@given(anything, st.integers(0, 3))
+@settings(max_examples=100, deadline=None)
+def test_arbitrary_blocks_are_refused(value: Any, part: int) -> None:
+    """Whatever stands in place of a block, or of a part of one, digests agreeing, raises Corrupt and nothing else."""
+    ARCHIVED.refuses(one_block(msgpack.packb(value if part == 3 else [*CONTENT[:part], value, *CONTENT[part + 1 :]])))
+
+
+def test_an_archived_segment_is_held_by_its_frame() -> None:
+    """Each bit of its frame, flipped, and columns of another size make it Corrupt under the name that it had."""
+    key, columns = SegmentKey("web/1", 0, 1, 0), CONTENT[2][0]
+    assert decode_archived_segment(key, FRAME, columns) == decode_segment(key, ONE_EVENT.good)
+    archived = Sample(ONE_EVENT.key, SEGMENT, FRAME, lambda data: decode_archived_segment(key, data, columns))
+    for bit in range(8 * len(FRAME)):
+        damaged = bytearray(FRAME)
+        damaged[bit // 8] ^= 1 << bit % 8
+        archived.refuses(bytes(damaged))
+    archived.refuses(FRAME[:-1])
+    archived.refuses(FRAME + b"\x00")
+    for wrong in (b"", columns[:-1], columns + b"\xc0", bytes(len(columns))):
+        with pytest.raises(Corrupt, match=f"key={re.escape(ONE_EVENT.key)} "):
+            decode_archived_segment(key, FRAME, wrong)
+
+
+WHOLES = [whole for _, whole, _ in in_order()]
+FIRST, SECOND, THIRD = WHOLES[:3], WHOLES[3:14], WHOLES[14:]
+
+
+def archive_of(blocks: list[list[bytes]]) -> bytes:
+    return write_archive(0, 0, blocks)
+
+
+async def findings_of(data: bytes) -> list[Finding]:
+    """What a check says of a store in which ``data`` is the golden archive."""
+    store = MemoryStore()
+    await store.create("retired/0000000000", sample("retired-archived").good)
+    await store.create(ARCHIVED.key, data)
+    return [finding async for finding in check_archives(store, Progress())]
+
+
+LACKING = pytest.mark.parametrize(
+    "blocks",
+    [
+        *([], [FIRST], [FIRST, SECOND], [SECOND, THIRD], [FIRST, THIRD]),
+        *([FIRST, SECOND, THIRD[1:]], [FIRST, SECOND, THIRD[:2], THIRD[3:]], [FIRST, SECOND, THIRD[:-2]]),
+        *([FIRST[1:], SECOND, THIRD], [FIRST[:-1], SECOND, THIRD]),
+        *([SECOND, FIRST, THIRD], [FIRST, THIRD, SECOND], [THIRD, SECOND, FIRST]),
+        *([FIRST, FIRST, SECOND, THIRD], [FIRST, SECOND, THIRD, THIRD]),
+    ],
+    ids=[
+        *("nothing", "only the first", "without the last", "without the first", "without the second"),
+        *("without a slot", "without a heartbeat", "without a final"),
+        *("without the begin", "without an entry"),
+        *("first two swapped", "last two swapped", "reversed", "the first twice", "the last twice"),
+    ],
+)
+
+
+@LACKING
+async def test_an_archive_that_lacks_something_is_refused_whole(blocks: list[list[bytes]]) -> None:
+    """Before anything of it is handed out, an archive must hold, in order and once, what the chapter's record says."""
+    chapter = shelved([(ARCHIVE_KEY, archive_of(blocks))])
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="key=retired/0000000000;"):
+            await chapter.entry(0)
+        with pytest.raises(Corrupt, match="key=retired/0000000000;"):
+            await chapter.segment(SegmentKey("web/1", 0, 1, 0))
+
+
+@LACKING
+async def test_a_check_finds_what_an_archive_lacks(blocks: list[list[bytes]]) -> None:
+    """Of the golden archive a check says nothing; where objects are absent or not in order it says so, and ends."""
+    assert await findings_of(ARCHIVED.good) == []
+    found = await findings_of(archive_of(blocks))
+    assert {finding.severity for finding in found} == {"damage"}
+    assert {finding.key for finding in found} <= {ARCHIVED.key, "retired/0000000000"}
+
+
 # Fields of small objects ---------------------------------------------------------------------
 
 NUMBER: list[Any] = [None, True, -1, 1.5, "1", {"hex": "01"}, [1], {"a": 1}]
@@ -681,6 +891,13 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "fold": [*TEXT, "", "put"],
         "tag": [*TEXT, "", "e\u0301"],
     },
+    "pin": {
+        "id": [*BINARY, {"hex": "00" * 8}],
+        "number": [*NUMBER, 1, 10**10],
+        "owner": TEXT,
+        "chapter": [*NUMBER, 10**10],
+        "expires_ms": NUMBER,
+    },
 }
 PREDECESSORS: list[Any] = [0, True, "x", [], [1], [1, 2, 3], [1, -2], ["1", 2], [None, None], {"a": 1}, [1, True]]
 
@@ -727,7 +944,7 @@ def test_a_point_of_another_shape_is_refused(point: Any) -> None:
     small.refuses(write_small(ENTRY, {**values, "point": point}), "field")
 
 
-@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration"])
+@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration", "pin", "archive"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -807,7 +1024,32 @@ def test_many_small_arrays_in_columns_take_little_memory() -> None:
         ONE_EVENT.refuses(data, "columns cannot be read")
 
 
-@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration"])
+def test_blocks_larger_than_the_limit_are_never_unpacked() -> None:
+    """Sizes above 80 MiB are refused by the table alone, and sizes below it hold for the frame as well."""
+    stored = compress(bytes(81 * MIB))
+    row = row_of(b"", stored)
+    for announced in (81 * MIB, 1_000, 0):
+        data = one_block(b"", stored=stored, blocks=[[row[0], announced, *row[2:]]])
+        with memory_below(MIB):
+            ARCHIVED.refuses(data)
+
+
+@pytest.mark.parametrize("filler", [0, 1 << 20])
+def test_nested_arrays_in_a_block_take_no_memory(filler: int) -> None:
+    """Of a block, too, arrays in one another are refused before any is allocated."""
+    data = one_block(b"\x93" + nested_arrays(1_000, 1 << 20, filler))
+    with memory_below(4 * MIB):
+        ARCHIVED.refuses(data, "block of an archive cannot be read")
+
+
+def test_many_small_arrays_in_a_block_take_little_memory() -> None:
+    """A block consists of four arrays; one of more is given up after as many."""
+    data = one_block(msgpack.packb([[[]] * 500_000, [], []]))
+    with memory_below(8 * MIB):
+        ARCHIVED.refuses(data, "block of an archive cannot be read")
+
+
+@pytest.mark.parametrize("name", ["store", "entry-open", "retired", "manifest", "registration", "pin", "archive"])
 def test_nested_arrays_in_a_small_object_take_no_memory(name: str) -> None:
     """Unknown fields are ignored, but not built when they announce what is not there."""
     small = sample(name)

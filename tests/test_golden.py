@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logstore.archive import decode_archive, decode_part
 from logstore.chunk import decode_chunk
 from logstore.digest import rows_digest
 from logstore.entry import Begin, Entry, Open, decode_entry, encode_entry, require_follows
+from logstore.filestore.base import Blob
 from logstore.frontier import Frontier
 from logstore.identity import decode_identity, encode_identity
 from logstore.keys import (
+    ArchiveKey,
     ChunkKey,
     EntryKey,
     Fold,
     ManifestKey,
+    PinKey,
     RegistrationKey,
     RetiredKey,
     SegmentKey,
     StoreKey,
+    archive_key,
     parse_key,
 )
 from logstore.manifest import alive_mask, decode_manifest, encode_manifest
+from logstore.pin import PinRecord, decode_pin, encode_pin
 from logstore.registration import decode_registration, encode_registration
 from logstore.retired import decode_retired, encode_retired
-from logstore.segment import decode_segment
+from logstore.segment import decode_archived_segment, decode_segment
+from logstore.shelf import ArchivedChapter
 from tests.golden import library
 from tests.golden.example import worked_example
 from tests.golden.independent import (
     ENTRY,
     MANIFEST,
+    PIN,
     REGISTRATION,
     RETIRED,
     STORE,
@@ -48,12 +58,15 @@ from tests.golden.independent import (
     fingerprint,
     hash_of_rows,
     pack_rows,
+    place,
     plain,
+    read_archive,
     read_chunk,
     read_segment,
     read_small,
     sum_of_rows,
     unplain,
+    write_archive,
     write_chunk,
     write_segment,
     write_small,
@@ -71,14 +84,24 @@ NAMES = [
     *("entry-tick", "entry-tick-empty", "entry-closed", "entry-begin-of-chapter-1"),
     *("segment-one-event", "segment-many-names-and-metas", "segment-300-kinds"),
     *("segment-heartbeat", "segment-final", "segment-sealed-final"),
+    *("segment-sealed-final-between-entries", "segment-final-stamped-as-an-entry"),
     *("entry-open-of-chapter-1", "entry-tick-point-first", "entry-tick-point"),
     *("chunk-rows", "chunk-one-row", "manifest", "manifest-empty", "registration", "registration-dropped"),
+    *("archive", "retired-archived", "pin", "pin-released"),
 ]
 SEGMENTS = [name for name in NAMES if name.startswith("segment-")]
 CHUNKS = [name for name in NAMES if name.startswith("chunk-")]
-SMALL = [name for name in NAMES if name not in SEGMENTS + CHUNKS]
+SMALL = [name for name in NAMES if name not in [*SEGMENTS, *CHUNKS, "archive"]]
 CHAPTER_1 = ["begin-of-chapter-1", "open-of-chapter-1", "tick-point-first", "tick-point"]
-TYPES = {"store": STORE, "entry": ENTRY, "retired": RETIRED, "manifest": MANIFEST, "registration": REGISTRATION}
+CHAPTER_0 = [*(name for name in NAMES if name.startswith("entry-") and name[6:] not in CHAPTER_1), *SEGMENTS]
+TYPES = {
+    "store": STORE,
+    "entry": ENTRY,
+    "retired": RETIRED,
+    "manifest": MANIFEST,
+    "registration": REGISTRATION,
+    "pin": PIN,
+}
 
 
 def type_of(name: str) -> int:
@@ -114,6 +137,11 @@ def library_values(key: str, data: bytes) -> tuple[Values, str]:
             return library.registration_values(registration_key.number, registration), digest_of(data).hex()
         case ChunkKey() as chunk_key:
             return library.chunk_values(decode_chunk(chunk_key, data)), digest_of(data).hex()
+        case PinKey() as pin_key:
+            return library.pin_values(decode_pin(pin_key, data)), digest_of(data).hex()
+        case ArchiveKey() as archived:
+            part = decode_part(archived, data, len(data))
+            return library.archive_values(part, decode_archive(archived, data)), digest_of(data).hex()
         case _:
             raise AssertionError(f"no key of ours {key}")
 
@@ -131,6 +159,8 @@ def library_bytes(key: str, data: bytes) -> bytes:
             return encode_manifest(decode_manifest(manifest_key, data))
         case RegistrationKey() as registration_key:
             return encode_registration(registration_key.number, decode_registration(registration_key, data))
+        case PinKey() as pin_key:
+            return encode_pin(decode_pin(pin_key, data))
         case _:
             raise AssertionError(f"no small object {key}")
 
@@ -138,6 +168,8 @@ def library_bytes(key: str, data: bytes) -> bytes:
 def read_independently(name: str, data: bytes) -> Values:
     if name in SEGMENTS:
         return read_segment(data)
+    if name == "archive":
+        return read_archive(data)[0]
     return read_chunk(data) if name in CHUNKS else read_small(type_of(name), data)
 
 
@@ -220,9 +252,7 @@ def test_the_golden_log_is_one_chain() -> None:
     for name in SEGMENTS:
         key, data, _, _ = golden(name)
         frontier.take_segment(decode_segment(segment_key_of(key), data))
-    assert sorted(frontier.sessions) == [(0, 2), (0, 4)]
-    for number in (2, 4):
-        del frontier.sessions[0, number]
+    assert not frontier.sessions
     closed = frontier.last
     frontier.take_retirement(decode_retired(0, golden("retired")[1]))
     require_follows(entry("begin-of-chapter-1"), frontier.last, b"")
@@ -265,6 +295,118 @@ def test_the_golden_fingerprint_is_that_of_the_golden_registration() -> None:
     assert golden("manifest")[3]["fingerprint"] == {"hex": computed.hex()}
 
 
+def shelved(objects: list[tuple[ArchiveKey, bytes]]) -> ArchivedChapter:
+    """Chapter 0, to be read from the objects of its archive."""
+    stored = {archive_key(key): data for key, data in objects}
+    record = replace(decode_retired(0, golden("retired-archived")[1]), archives=tuple(stored))
+
+    async def get(name: str, start: int, stop: int | None) -> Blob | None:
+        return Blob(stored[name][start:stop], len(stored[name]), None, None) if name in stored else None
+
+    return ArchivedChapter(record, get)
+
+
+async def assert_holds_chapter_0(chapter: ArchivedChapter) -> None:
+    """Every golden entry and segment of chapter 0 comes off the shelf as from its own file, and nothing else does."""
+    for name in CHAPTER_0:
+        key, data, _, _ = golden(name)
+        match parse_key(key):
+            case EntryKey(_, number):
+                assert await chapter.entry(number) == decode_entry(0, number, data)
+            case SegmentKey() as slot:
+                assert await chapter.segment(slot) == decode_segment(slot, data)
+                after = replace(slot, slot=slot.slot + 1)
+                assert (await chapter.segment(after) is None) == ("final" in name)
+    assert await chapter.entry(10) is None
+    assert await chapter.segment(SegmentKey("leader-b", 0, 3, 0)) is None
+
+
+def names_in(archive: Values) -> list[str]:
+    return [name for block in archive["objects"] for name, _ in block]
+
+
+def in_order() -> list[tuple[str, bytes, Values]]:
+    """Name, bytes and values of the golden entries and segments of chapter 0, in the order of an archive."""
+    held = [(key, data, values) for key, data, _, values in map(golden, CHAPTER_0)]
+    return sorted(held, key=lambda each: place(each[1]))
+
+
+def test_the_golden_archive_is_of_the_golden_chapter() -> None:
+    """It holds each entry and segment of chapter 0, in order, to both: entries whole, segments by frame and columns."""
+    key, data, _, values = golden("archive")
+    assert names_in(values) == [name for name, _, _ in in_order()]
+    assert read_archive(data)[1] == [held for _, _, held in in_order()]
+    parsed = parse_key(key)
+    assert isinstance(parsed, ArchiveKey)
+    entries: dict[int, bytes] = {}
+    segments: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+    for content in decode_archive(parsed, data):
+        entries |= content.entries
+        segments |= content.segments
+    assert len(entries) + len(segments) == len(CHAPTER_0)
+    for name, whole, _ in in_order():
+        match parse_key(name):
+            case EntryKey(_, number):
+                assert entries[number] == whole
+            case SegmentKey() as slot:
+                framed, columns = segments[slot.session, slot.slot]
+                assert framed == whole[: len(framed)]
+                assert decode_archived_segment(slot, framed, columns) == decode_segment(slot, whole)
+
+
+async def test_the_golden_chapter_is_read_from_its_archive() -> None:
+    """Who asks for what lay in a retired chapter gets it off the shelf as it is in its own golden file."""
+    key, data, _, _ = golden("archive")
+    assert golden("retired-archived")[3] == {**golden("retired")[3], "archives": [key]}
+    parsed = parse_key(key)
+    assert isinstance(parsed, ArchiveKey)
+    await assert_holds_chapter_0(shelved([(parsed, data)]))
+
+
+def test_an_archive_that_the_library_writes_format_md_reads() -> None:
+    """What the library makes of the golden chapter is to FORMAT.md the same objects, under the same names."""
+    ((key, data),) = library.write_archives(0, bytes(8), [(name, whole) for name, whole, _ in in_order()])
+    values, items = read_archive(data)
+    assert (values["chapter"], values["number"]) == (key.chapter, key.number) == (0, 0)
+    assert items == [held for _, _, held in in_order()]
+    assert names_in(values) == names_in(golden("archive")[3]) == [name for name, _, _ in in_order()]
+
+
+@pytest.mark.slow
+def test_an_archive_larger_than_an_object_is_cut_where_format_md_says() -> None:
+    """The library begins another block before 4 MiB, another object after 16 MiB; FORMAT.md reads them as one."""
+    values = golden("segment-one-event")[3]
+    (event,) = values["events"]
+    wholes, held = [], []
+    for slot in range(9):
+        payload = {"payload": Random(slot).randbytes(3 << 20).hex()}
+        held.append({**values, "slot": slot, "events": [{**event, **payload}], "stamp": values["stamp"] + slot})
+        wholes.append((f"log/web%2F1/0000000000/0000000001/{slot:010d}", write_segment(held[-1])))
+    objects = library.write_archives(0, bytes(8), wholes)
+    assert [key.number for key, _ in objects] == [0, 1]
+    archives = [read_archive(data, {1: "web/1"}) for _, data in objects]
+    assert [len(archive["blocks"]) for archive, _ in archives] == [6, 3]
+    assert [item for _, items in archives for item in items] == held
+    assert [name for archive, _ in archives for name in names_in(archive)] == [name for name, _ in wholes]
+
+
+@given(st.lists(st.integers(0, 18), max_size=5), st.lists(st.integers(0, 5), max_size=3))
+@settings(max_examples=50, deadline=None)
+async def test_any_cut_of_an_archive_means_the_same_to_both(cuts: list[int], parts: list[int]) -> None:
+    """Wherever blocks and objects of an archive end, the library and FORMAT.md read the same entries and segments."""
+    wholes = [whole for _, whole, _ in in_order()]
+    blocks = [wholes[start:stop] for start, stop in pairwise(sorted({0, len(wholes), *cuts}))]
+    objects = []
+    for number, (start, stop) in enumerate(
+        pairwise(sorted({0, len(blocks), *(at for at in parts if at < len(blocks))}))
+    ):
+        objects.append((ArchiveKey(0, bytes(8), number), write_archive(0, number, blocks[start:stop])))
+    writers: dict[int, str] = {}
+    items = [item for _, data in objects for item in read_archive(data, writers)[1]]
+    assert items == [held for _, _, held in in_order()]
+    await assert_holds_chapter_0(shelved(objects))
+
+
 @pytest.mark.parametrize(
     ("name", "valid"),
     [
@@ -285,7 +427,7 @@ def test_golden_sessions_are_valid_or_not(name: str, valid: bool) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     """A later writer may add map keys; this reader passes over them, whatever they hold."""
-    for name in ("store", "entry-tick", "entry-tick-point", "retired", "manifest", "registration"):
+    for name in ("store", "entry-tick", "entry-tick-point", "retired", "manifest", "registration", "pin"):
         key, _, _, values = golden(name)
         more = {**values, "new": {"a": [1, {"b": [None, 0.5]}]}, "newer": None}
         assert library_values(key, write_small(type_of(name), more))[0] == values
@@ -454,6 +596,28 @@ def test_any_registration_means_the_same_to_both(values: Values) -> None:
     registration = decode_registration(key, data)
     assert library.registration_values(number, registration) == values == read_small(REGISTRATION, data)
     assert encode_registration(number, registration) == data
+
+
+@st.composite
+def pins(draw: st.DrawFn) -> Values:
+    """Any pin."""
+    return {
+        "id": plain(draw(st.binary(min_size=8, max_size=8))),
+        "number": draw(numbers),
+        "owner": draw(st.text(max_size=20)),
+        "chapter": draw(numbers),
+        "expires_ms": draw(stamps),
+    }
+
+
+@given(pins())
+@settings(max_examples=100, deadline=None)
+def test_any_pin_means_the_same_to_both(values: Values) -> None:
+    """Whatever a pin says, the library and FORMAT.md read it alike, from whichever of the two wrote it."""
+    key = PinKey(unplain(values["id"]), values["number"])
+    pin = PinRecord(key, values["owner"], values["chapter"], values["expires_ms"])
+    assert decode_pin(key, write_small(PIN, values)) == pin
+    assert read_small(PIN, encode_pin(pin)) == values
 
 
 def test_the_worked_example_is_the_golden_file() -> None:

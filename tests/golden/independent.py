@@ -10,7 +10,8 @@ import hashlib
 import struct
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgpack
 import zstandard
@@ -18,10 +19,12 @@ import zstandard
 Values = dict[str, Any]
 Row = dict[str, str]  # of a chunk: its key and state
 
-STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, REGISTRATION = 1, 2, 3, 4, 5, 6, 11
+STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, PIN, ARCHIVE, REGISTRATION = 1, 2, 3, 4, 5, 6, 7, 9, 11
+OPEN = 1  # a kind of entry
 FINAL, SEALED = 0x0001, 0x0002
 HEADER = struct.Struct(">6Q3I32s32s")
 CHUNK_HEADER = struct.Struct(">3I32s32s")
+SEGMENT_FRAME = 12 + HEADER.size + 32
 
 
 def frame(type_: int, flags: int, body: bytes) -> bytes:
@@ -63,7 +66,7 @@ def unplain(value: Any) -> Any:
 
 
 def write_small(type_: int, values: Values) -> bytes:
-    """FORMAT §3, §4, §7, §8: one map."""
+    """FORMAT §3, §4, §7, §8, §10: one map."""
     return frame(type_, 0, msgpack.packb(unplain(values)))
 
 
@@ -118,6 +121,11 @@ def compress(columns: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_content_size=True, write_checksum=True).compress(columns) if columns else b""
 
 
+def uncompress(stored: bytes) -> bytes:
+    """The reverse of ``compress``."""
+    return zstandard.ZstdDecompressor().decompress(stored) if stored else b""
+
+
 def write_segment(values: Values, columns: bytes | None = None, stored: bytes | None = None, **header: Any) -> bytes:
     """FORMAT §5. ``columns``, ``stored`` and the header's fields may be given otherwise, digests made to agree."""
     if columns is None:
@@ -146,21 +154,29 @@ def write_segment(values: Values, columns: bytes | None = None, stored: bytes | 
 
 def read_segment(data: bytes) -> Values:
     """Return the values of a segment."""
-    type_, flags, body, _, stored = unframe(data)
+    type_, _, body, _, stored = unframe(data)
     assert type_ == SEGMENT
-    chapter, session, slot, sequence, stamp, acknowledged, count, size, unpacked, previous, checksum = HEADER.unpack(
-        body
-    )
+    *_, size, unpacked, _, checksum = HEADER.unpack(body)
     assert len(stored) == size
     assert hashlib.sha256(stored).digest() == checksum
+    columns = uncompress(stored)
+    assert len(columns) == unpacked
+    return unpack_segment(data[:SEGMENT_FRAME], columns)
+
+
+def unpack_segment(frame_: bytes, columns: bytes) -> Values:
+    """Return the values of the segment that has this frame and, unpacked, these columns."""
+    type_, flags, body, _, rest = unframe(frame_)
+    assert (type_, rest) == (SEGMENT, b"")
+    chapter, session, slot, sequence, stamp, acknowledged, count, _, unpacked, previous, _ = HEADER.unpack(body)
+    assert len(columns) == unpacked
+    assert bool(columns) == bool(count)
     events = []
     if count:
-        packed = zstandard.ZstdDecompressor().decompress(stored)
-        assert len(packed) == unpacked
-        kinds, types, keys, payloads, metas = msgpack.unpackb(packed)
+        kinds, types, keys, payloads, metas = msgpack.unpackb(columns)
         meta_of = {} if metas is None else dict(zip(*metas, strict=True))
-        columns = (unpack_names(kinds, count), keys, unpack_names(types, count), payloads)
-        for index, (kind, key, event_type, payload) in enumerate(zip(*columns, strict=True)):
+        lists = (unpack_names(kinds, count), keys, unpack_names(types, count), payloads)
+        for index, (kind, key, event_type, payload) in enumerate(zip(*lists, strict=True)):
             meta = meta_of[index].hex() if index in meta_of else None
             events.append(
                 {
@@ -252,7 +268,7 @@ def read_chunk(data: bytes) -> Values:
     count, size, unpacked, hash_, checksum = CHUNK_HEADER.unpack(body)
     assert len(stored) == size
     assert hashlib.sha256(stored).digest() == checksum
-    columns = zstandard.ZstdDecompressor().decompress(stored)
+    columns = uncompress(stored)
     assert len(columns) == unpacked
     assert hashlib.sha256(columns).digest() == hash_
     keys, states = msgpack.unpackb(columns)
@@ -260,3 +276,112 @@ def read_chunk(data: bytes) -> Values:
     encoded = [key.encode() for key in keys]
     assert all(before < after for before, after in pairwise(encoded))
     return {"rows": [{"key": key, "state": state.hex()} for key, state in zip(keys, states, strict=True)]}
+
+
+class Place(NamedTuple):
+    """FORMAT §11: where an entry or a segment stands in the order of an archive."""
+
+    stamp: int
+    is_segment: bool
+    session: int
+    number: int  # of the entry, or the slot
+
+
+def place(data: bytes) -> Place:
+    type_, _, body, _, _ = unframe(data)
+    if type_ == SEGMENT:
+        _, session, slot, _, stamp, *_ = HEADER.unpack(body)
+        return Place(stamp, True, session, slot)
+    entry = msgpack.unpackb(body)
+    return Place(entry["stamp"], False, 0, entry["number"])
+
+
+def pack_block(objects: list[bytes]) -> bytes:
+    """FORMAT §11: what a block of these whole entries and segments unpacks to."""
+    segments = [data for data in objects if data[5] == SEGMENT]
+    packed: bytes = msgpack.packb(
+        [
+            [data for data in objects if data[5] == ENTRY],
+            [data[:SEGMENT_FRAME] for data in segments],
+            [uncompress(data[SEGMENT_FRAME:]) for data in segments],
+        ]
+    )
+    return packed
+
+
+def list_block(objects: list[bytes]) -> list[Any]:
+    """FORMAT §11: ``entry``, ``entries`` and ``slots`` of a block of these objects, or of their frames."""
+    places = [place(data) for data in objects]
+    numbers = [each.number for each in places if not each.is_segment]
+    slots: dict[int, list[int]] = {}
+    for each in places:
+        if each.is_segment:
+            slots.setdefault(each.session, []).append(each.number)
+    assert all(run == list(range(run[0], run[0] + len(run))) for run in (numbers, *slots.values()) if run)
+    return [(numbers or [0])[0], len(numbers), [[session, run[0], len(run)] for session, run in sorted(slots.items())]]
+
+
+def write_archive(
+    chapter: int, number: int, blocks: list[list[bytes]], /, stored: list[bytes] | None = None, **fields: Any
+) -> bytes:
+    """FORMAT §11, of whole entries and segments. ``stored`` and fields may be given otherwise; digests agree."""
+    packed = [pack_block(objects) for objects in blocks]
+    if stored is None:
+        stored = [compress(content) for content in packed]
+    listed = [
+        [len(held), len(content), hashlib.sha256(held).digest(), *list_block(objects)]
+        for held, content, objects in zip(stored, packed, blocks, strict=True)
+    ]
+    body = {"chapter": chapter, "number": number, "blocks": listed, **fields}
+    return frame(ARCHIVE, 0, msgpack.packb(body)) + b"".join(stored)
+
+
+def read_archive(data: bytes, writers: dict[int, str] | None = None) -> tuple[Values, list[Values]]:
+    """Return the values of an archive's object, and those of the entries and segments in it, in their order.
+
+    Who wrote a session its open entry says. Where objects of the archive came before this one, ``writers`` are those
+    found there; this one's are added.
+    """
+    type_, flags, body, _, rest = unframe(data)
+    assert (type_, flags) == (ARCHIVE, 0)
+    values = msgpack.unpackb(body)
+    writers = {} if writers is None else writers
+    names: list[Any] = []
+    held: list[tuple[Place, Values]] = []
+    for size, unpacked, digest, *listed in values["blocks"]:
+        stored, rest = rest[:size], rest[size:]
+        assert len(stored) == size
+        assert hashlib.sha256(stored).digest() == digest
+        content = uncompress(stored)
+        assert len(content) == unpacked <= 80 << 20
+        entries, frames, columns = msgpack.unpackb(content)
+        assert list_block(entries + frames) == listed
+        read = [(place(whole), read_small(ENTRY, whole), whole) for whole in entries]
+        read += [
+            (place(frame_), unpack_segment(frame_, its_columns), frame_)
+            for frame_, its_columns in zip(frames, columns, strict=True)
+        ]
+        read.sort(key=lambda each: each[0])
+        names.append([])
+        for at, item, framed in read:
+            assert item["chapter"] == values["chapter"]
+            if item.get("kind") == OPEN:
+                writers[item["number"]] = item["writer"]
+            names[-1].append([name_of(at, item["chapter"], writers), digest_of(framed).hex()])
+            held.append((at, item))
+    assert not rest
+    assert all(before < after for (before, _), (after, _) in pairwise(held))
+    return {**plain(values), "objects": names}, [item for _, item in held]
+
+
+def name_of(at: Place, chapter: int, writers: dict[int, str]) -> str:
+    """FORMAT §1: the name under which an object of an archive lay."""
+    if at.is_segment:
+        return f"log/{escape(writers[at.session])}/{chapter:010d}/{at.session:010d}/{at.number:010d}"
+    return f"roster/{chapter:010d}/{at.number:010d}"
+
+
+def escape(name: str) -> str:
+    """FORMAT §1: a writer's name as it stands in the name of an object."""
+    written = quote(name, safe="")
+    return "%2E" + written[1:] if written.startswith(".") else written

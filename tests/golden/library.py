@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from logstore.archive import ArchiveWriter, BlockContent, Part
 from logstore.chunk import Chunk, encode_chunk
-from logstore.entry import Begin, Closed, Entry, Open, Tick, encode_scopes
+from logstore.entry import Begin, Closed, Entry, Open, Tick, decode_entry, encode_scopes
 from logstore.event import EncodedEvent
 from logstore.identity import Identity
-from logstore.keys import ManifestKey, SegmentKey
+from logstore.keys import ArchiveKey, EntryKey, ManifestKey, SegmentKey, entry_key, parse_key, segment_key
 from logstore.manifest import Manifest
+from logstore.pin import PinRecord
 from logstore.registration import Registration
 from logstore.retired import Retired
-from logstore.segment import Segment, SegmentEncoder
+from logstore.segment import Segment, SegmentEncoder, decode_archived_segment, decode_segment
 from tests.golden.independent import Values, plain
 
 KINDS = (Begin, Open, Tick, Closed)
@@ -73,6 +75,53 @@ def manifest_values(manifest: Manifest) -> Values:
 def registration_values(number: int, registration: Registration) -> Values:
     values: Values = plain({name: getattr(registration, name) for name in Registration.__slots__})
     return {**values, "number": number}
+
+
+def pin_values(pin: PinRecord) -> Values:
+    named = {name: getattr(pin, name) for name in ("owner", "chapter", "expires_ms")}
+    values: Values = plain({"id": pin.key.id, "number": pin.key.number, **named})
+    return values
+
+
+def archive_values(part: Part, contents: list[BlockContent]) -> Values:
+    """The values of a whole archive in one object."""
+    chapter = part.key.chapter
+    writers: dict[int, str] = {}
+    objects = []
+    for content in contents:
+        placed = []
+        for number, data in content.entries.items():
+            entry = decode_entry(chapter, number, data)
+            if isinstance(entry.body, Open):
+                writers[number] = entry.body.writer
+            placed.append(((entry.stamp, 0, 0, number), entry_key(chapter, number), entry.digest))
+        for (session, slot), held in content.segments.items():
+            key = SegmentKey(writers[session], chapter, session, slot)
+            segment = decode_archived_segment(key, *held)
+            placed.append(((segment.stamp, 1, session, slot), segment_key(*key_fields(key)), segment.digest))
+        objects.append([[name, digest.hex()] for _, name, digest in sorted(placed)])
+    names = ("stored", "unpacked", "digest", "entry", "entries", "slots")
+    blocks = [[getattr(block, name) for name in names] for block in part.blocks]
+    return {"chapter": chapter, "number": part.key.number, "blocks": plain(blocks), "objects": objects}
+
+
+def key_fields(key: SegmentKey) -> tuple[str, int, int, int]:
+    return key.writer, key.chapter, key.session, key.slot
+
+
+def write_archives(chapter: int, nonce: bytes, objects: list[tuple[str, bytes]]) -> list[tuple[ArchiveKey, bytes]]:
+    """Let the library archive objects, by name, in this order."""
+    writer, made = ArchiveWriter(chapter, nonce), []
+    for name, data in objects:
+        match parse_key(name):
+            case EntryKey(_, number):
+                full = writer.take_entry(decode_entry(chapter, number, data), data)
+            case SegmentKey() as key:
+                full = writer.take_segment(decode_segment(key, data), data)
+            case _:
+                raise AssertionError(name)
+        made += [full] if full else []
+    return [*made, writer.finish()]
 
 
 def chunk_values(chunk: Chunk) -> Values:

@@ -1,8 +1,8 @@
 """Write the golden files that do not exist yet: ``python -m tests.golden.make``. What exists is never overwritten.
 
-A small log of two chapters, every kind of object in it once, and a snapshot at a point of it, whose rows are made up.
-Each object's values go beside it as JSON. Segments and chunks are written by the library, small objects by
-``independent.py``.
+A small log of two chapters, every kind of object in it once, a snapshot at a point of it, whose rows are made up, its
+first chapter's archive, and a pin. Each object's values go beside it as JSON. Segments and chunks are written by the
+library, small objects and archives by ``independent.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from logstore.keys import SegmentKey, parse_key
 from tests.golden.independent import (
     ENTRY,
     MANIFEST,
+    PIN,
     REGISTRATION,
     RETIRED,
     STORE,
@@ -26,10 +27,14 @@ from tests.golden.independent import (
     alive,
     dead_bits,
     digest_of,
+    escape,
     fingerprint,
     hash_of_rows,
     pack_rows,
+    place,
+    read_archive,
     sum_of_rows,
+    write_archive,
     write_small,
 )
 from tests.golden.library import encode_rows, encode_segment
@@ -45,6 +50,7 @@ PROJECTION: Values = {
 }
 FINGERPRINT = fingerprint(*PROJECTION.values())
 FOLDER = f"snapshots/deployments/0000000003/{FINGERPRINT.hex()}"
+PIN_ID, ARCHIVE_NONCE = "0123456789abcdef", "fedcba9876543210"
 OTHER_FINGERPRINT = fingerprint("übersicht/leer", 1, ["Deployment"], "put", "")
 OTHER_FOLDER = f"snapshots/%C3%BCbersicht%2Fleer/0000000001/{OTHER_FINGERPRINT.hex()}"
 Made = tuple[str, str, bytes, Values]  # name, key, bytes, values
@@ -250,21 +256,22 @@ def write_by_library(key: str, values: Values) -> bytes:
     return encode_segment(segment_key, values)[0]
 
 
-def make_sealed_final(session: int, previous: bytes) -> Made:
+def make_only_final(name: str, opened: Made, at: int) -> Made:
+    """The final of a session that holds nothing else."""
     values = {
         "chapter": 0,
-        "session": session,
+        "session": opened[3]["number"],
         "slot": 0,
         "final": True,
-        "sealed": True,
+        "sealed": name.startswith("sealed"),
         "first_sequence": 0,
-        "stamp": stamp(700),
+        "stamp": at,
         "acknowledged": 0,
-        "previous": previous.hex(),
+        "previous": digest_of(opened[2]).hex(),
         "events": [],
     }
-    key = f"log/leader-c/0000000000/{session:010d}/0000000000"
-    return "segment-sealed-final", key, write_by_library(key, values), values
+    key = f"log/{escape(opened[3]['writer'])}/0000000000/{values['session']:010d}/0000000000"
+    return f"segment-{name}", key, write_by_library(key, values), values
 
 
 def make_retired(closed: Values, digest: bytes, last_stamp: int) -> Made:
@@ -276,9 +283,36 @@ def make_retired(closed: Values, digest: bytes, last_stamp: int) -> Made:
         "stamp": closed["stamp"],
         "scopes": closed["scopes"],
         "sessions": [[1, 4, last_stamp], *([number, 0, opened[number]] for number in range(2, 7))],
-        "archives": ["archive/0000000000/0011/0000000000"],
+        "archives": ["archive/0000000000/0011/0000000000"],  # no such name (§1): older than names of archives are
     }
     return "retired", "retired/0000000000", write_small(RETIRED, values), values
+
+
+def make_archive(objects: list[bytes]) -> Made:
+    """All of chapter 0 in one object of three blocks: entries, entries and segments, segments."""
+    objects = sorted(objects, key=place)
+    data = write_archive(0, 0, [objects[:3], objects[3:14], objects[14:]])
+    return "archive", f"archive/0000000000/{ARCHIVE_NONCE}/0000000000", data, read_archive(data)[0]
+
+
+def make_retired_archived(retired: Made, archive: Made) -> Made:
+    """The record of a chapter that was archived, as ``retired`` is but for the name."""
+    _, key, _, values = retired
+    values = {**values, "archives": [archive[1]]}
+    return "retired-archived", key, write_small(RETIRED, values), values
+
+
+def make_pins() -> Iterator[Made]:
+    """A pin and its release."""
+    for number, name in enumerate(("pin", "pin-released")):
+        values = {
+            "id": {"hex": PIN_ID},
+            "number": number,
+            "owner": "backup on hôst-1",
+            "chapter": 0,
+            "expires_ms": 0 if name == "pin-released" else FIRST_MS + 3_600_000,
+        }
+        yield name, f"pins/{PIN_ID}/{number:010d}", write_small(PIN, values), values
 
 
 def row(key: str, state: Values) -> Row:
@@ -369,9 +403,20 @@ def make_all() -> Iterator[Made]:
     yield from entries.values()
     segments = list(make_segments(1, digest_of(entries["entry-open"][2])))
     yield from segments
-    yield make_sealed_final(5, digest_of(entries["entry-open-exclusive-successor"][2]))
+    finals = [
+        make_only_final("sealed-final", entries["entry-open-exclusive-successor"], stamp(700)),
+        make_only_final("sealed-final-between-entries", entries["entry-open-exclusive"], stamp(2, 1)),
+        make_only_final("final-stamped-as-an-entry", entries["entry-open-exclusive-second-scope"], stamp(5)),
+    ]
+    yield from finals
     _, _, closed_data, closed = entries["entry-closed"]
-    yield make_retired(closed, digest_of(closed_data), segments[-2][3]["stamp"])
+    retired = make_retired(closed, digest_of(closed_data), segments[-2][3]["stamp"])
+    yield retired
+    of_chapter = [made[2] for made in (*entries.values(), *segments, *finals) if made[3]["chapter"] == 0]
+    archive = make_archive(of_chapter)
+    yield archive
+    yield make_retired_archived(retired, archive)
+    yield from make_pins()
     opened, *points = make_entries_of_chapter_1(entries["entry-begin-of-chapter-1"])
     yield from (opened, *points)
     chunks = make_chunks()
@@ -382,12 +427,12 @@ def make_all() -> Iterator[Made]:
 
 
 def write_values(key: str, data: bytes, values: Values) -> str:
-    """The JSON beside a golden file, an event or a row a line."""
+    """The JSON beside a golden file, an event, a row or a block a line."""
     text = {"key": key, "object_digest": digest_of(data).hex()}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in text.items()]
     for name, value in values.items():
         shown = json.dumps(value)
-        if isinstance(value, list) and name in {"events", "rows"} and value:
+        if isinstance(value, list) and name in {"events", "rows", "blocks", "objects"} and value:
             shown = "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
         lines.append(f"  {json.dumps(name)}: {shown}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
