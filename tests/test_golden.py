@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
@@ -303,7 +304,7 @@ def shelved(objects: list[tuple[ArchiveKey, bytes]]) -> ArchivedChapter:
     async def get(name: str, start: int, stop: int | None) -> Blob | None:
         return Blob(stored[name][start:stop], len(stored[name]), None, None) if name in stored else None
 
-    return ArchivedChapter(record, get)
+    return ArchivedChapter(record, get, OrderedDict())
 
 
 async def assert_holds_chapter_0(chapter: ArchivedChapter) -> None:
