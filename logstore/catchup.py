@@ -23,6 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from logstore.aside import retrieve
 from logstore.clock import COUNTER_BITS, STAMP_MAX, StampClock
 from logstore.entry import Address, Entry, Open, Tick
 from logstore.errors import Corrupt, LogStoreError, Missing
@@ -162,7 +163,7 @@ class _Stream:
                 return
             self._budget.left -= 1
             fetching = asyncio.ensure_future(self._objects.segment(self.session.segment_key(slot)))
-            fetching.add_done_callback(_retrieve)
+            fetching.add_done_callback(retrieve)
             self._ahead.append(fetching)
 
     async def load(self) -> Segment | None:
@@ -213,12 +214,6 @@ class _Stream:
             task.cancel()
         self._budget.left += len(self._ahead)
         self._ahead.clear()
-
-
-def _retrieve(task: asyncio.Future[Segment | None]) -> None:
-    """Perhaps nobody will ask for this task's result: then its error must not be reported as never retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 class _Entries:

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
-from logstore.aside import decode_aside
+from logstore.aside import decode_aside, retrieve
 from logstore.entry import Closed, Entry, Open, decode_entry, require_follows
 from logstore.errors import Missing
 from logstore.frontier import OpenSession
@@ -158,7 +158,7 @@ class _Slots:
     def close(self) -> None:
         """Stop fetching."""
         for task in self._ahead:
-            task.add_done_callback(_retrieve)
+            task.add_done_callback(retrieve)
             task.cancel()
         self._ahead.clear()
 
@@ -179,9 +179,3 @@ class _Slots:
             name = segment_key(key.writer, key.chapter, key.session, key.slot)
             return Missing(f"a segment is gone key={name}; restore it, or `logstore copy --accept-loss`")
         return NotEnded(f"a session has not ended writer={id_.writer} session={id_.chapter}/{id_.number}")
-
-
-def _retrieve(task: asyncio.Task[tuple[Segment, bytes] | None]) -> None:
-    """Nobody will ask for this task's result: then its error must not be reported as never retrieved."""
-    if not task.cancelled():
-        task.exception()

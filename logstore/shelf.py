@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from logstore.archive import Block, BlockContent, Part, decode_block, decode_part
-from logstore.aside import decode_aside
+from logstore.aside import decode_aside, retrieve
 from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt, Missing
 from logstore.filestore.base import Blob
@@ -94,7 +94,7 @@ class ArchivedChapter:
         fetching = self._blocks.get(block)
         if fetching is None:
             fetching = self._blocks[block] = asyncio.create_task(self._fetch(part, block))
-            fetching.add_done_callback(_retrieve)
+            fetching.add_done_callback(retrieve)
             if len(self._blocks) > BLOCKS_MAX:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(block)
@@ -160,9 +160,3 @@ class ArchivedChapter:
         if not holds:
             name = retired_key(self._record.chapter)
             raise Corrupt(f"the archive does not hold what the chapter's record says key={name}; restore the archive")
-
-
-def _retrieve(task: asyncio.Task[BlockContent]) -> None:
-    """Perhaps nobody asks for this task's result any more: then its error must not be reported as never retrieved."""
-    if not task.cancelled():
-        task.exception()

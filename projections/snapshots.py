@@ -17,6 +17,7 @@ from itertools import compress
 from typing import Any, Final, TypeVar
 
 from logstore import InvalidArgument, Log, Reader, StaleStore, Trimmed
+from logstore.aside import retrieve
 from logstore.chunk import Chunk, encode_chunk
 from logstore.clock import STAMP_MAX
 from logstore.digest import MODULUS, row_digest
@@ -160,14 +161,8 @@ async def _in_order(steps: Iterable[Coroutine[Any, Any, T]], take: Callable[[T],
             take(await task)
     finally:
         for task in running:
-            task.add_done_callback(_retrieve)
+            task.add_done_callback(retrieve)
             task.cancel()
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Nobody will ask for this task's result: then its error must not be reported as never retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 @dataclass(frozen=True, slots=True)
