@@ -179,7 +179,7 @@ class Gate:
         self._opened.set()
 
     async def landed(self) -> None:
-        """Open it, and wait until what is late has landed."""
+        """Open it, and wait until what is late has landed, in the order in which it was sent."""
         self.open()
         await asyncio.gather(*self._late)
 
@@ -207,8 +207,11 @@ class Gate:
         raise AssertionError
 
     def _send_late(self, carry: Carry) -> None:
+        before = self._late[-1:]
+
         async def land() -> None:
             await self._opened.wait()
+            await asyncio.gather(*before)
             with suppress(LogStoreError):
                 await carry()
 
