@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from logstore.backup import copy_store
 from logstore.clock import Clock, SystemClock
+from logstore.collector import Garbage
 from logstore.errors import (
     AlreadyExists,
     ClockSkew,
@@ -47,7 +48,7 @@ from logstore.filestore.base import FileStore
 from logstore.finding import Finding, Progress
 from logstore.follower import FollowSettings
 from logstore.frontier import Position
-from logstore.keeper import Garbage, Keeper, KeepSettings, Retirement
+from logstore.keeper import Keeper, KeepSettings, Retirement
 from logstore.log import Log, LogSettings
 from logstore.log import open_log as open
 from logstore.pins import Pin

@@ -156,7 +156,7 @@ class Log:
         self._clock = clock
         self._rng = rng
         self._stamps = StampClock(clock)
-        self._store_time = StoreTime()
+        self._store_time = StoreTime(clock)
         self._objects = Objects(self._store, clock, self._stamps, self._store_time, bytes_max=settings.memory_bytes_max)
         self._identity: Identity | None = None
         self._looks_: Looks | None = None
@@ -174,7 +174,7 @@ class Log:
         except BaseException:
             await self._store.aclose()
             raise
-        self._looks_ = Looks(self._store, self._clock, self._store_time, self._identity.grace_ms)
+        self._looks_ = Looks(self._store, self._store_time, self._identity.grace_ms)
         self._roster_ = Roster(self._identity, self._objects, self._looks_, self._stamps, self._rng)
         return self
 
@@ -265,7 +265,7 @@ class Log:
             looks=self._looks,
             snapshots=self.snapshots,
             pins=self._pins,
-            clock=self._clock,
+            stamps=self._stamps,
             store_time=self._store_time,
             rng=self._rng,
             local=self._local,

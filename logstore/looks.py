@@ -21,17 +21,26 @@ from logstore.filestore.base import FileStore
 from logstore.keys import retired_key
 from logstore.retired import Retired, decode_retired
 
-__all__ = ["Looks", "StoreTime"]
+__all__ = ["Looks", "Moment", "StoreTime"]
 
 _CHAPTERS_REMEMBERED_MAX = 1_000
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something began, by the local elapsed clock and by the store's."""
+
+    elapsed_ms: int
+    store_ms: int
+
+
 class StoreTime:
     """The latest time that the store told in any answer, in Unix milliseconds; 0 before it told any."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.latest_ms = 0
 
     def tell(self, now_ms: int | None) -> None:
@@ -39,22 +48,24 @@ class StoreTime:
         if now_ms is not None and now_ms > self.latest_ms:
             self.latest_ms = now_ms
 
+    def now(self) -> Moment:
+        """This moment."""
+        return Moment(self._clock.elapsed_ms(), self.latest_ms)
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    elapsed_ms: int
-    store_ms: int
+    def passed_ms(self, since: Moment) -> int:
+        """How long ago a moment was, by that of the two clocks which says more."""
+        now = self.now()
+        return max(now.elapsed_ms - since.elapsed_ms, now.store_ms - since.store_ms)
 
 
 class Looks:
     """Knows which chapters are retired, as far as one may rely on it."""
 
-    def __init__(self, store: FileStore, clock: Clock, store_time: StoreTime, grace_ms: int) -> None:
+    def __init__(self, store: FileStore, store_time: StoreTime, grace_ms: int) -> None:
         self._store = store
-        self._clock = clock
         self._store_time = store_time
         self._reliable_ms = grace_ms // 2
-        self._found_absent: dict[int, _Look] = {}
+        self._found_absent: dict[int, Moment] = {}
         self._retired: dict[int, Retired] = {}
 
     def __repr__(self) -> str:
@@ -63,10 +74,7 @@ class Looks:
     def fresh(self, chapter: int) -> bool:
         """Whether ``chapter`` may be taken as not retired now, without asking. Call it after what you conclude from."""
         look = self._found_absent.get(chapter)
-        if look is None:
-            return False
-        passed_ms = max(self._clock.elapsed_ms() - look.elapsed_ms, self._store_time.latest_ms - look.store_ms)
-        return passed_ms < self._reliable_ms
+        return look is not None and self._store_time.passed_ms(look) < self._reliable_ms
 
     async def retired(self, chapter: int) -> Retired | None:
         """Return the chapter's retirement record, or None: not retired. Call it after what you conclude from.
@@ -81,7 +89,7 @@ class Looks:
 
     async def look(self, chapter: int) -> Retired | None:
         """Look now, whatever is known. Cost: one GET. Raises Corrupt, Unavailable."""
-        started = _Look(self._clock.elapsed_ms(), self._store_time.latest_ms)
+        started = self._store_time.now()
         try:
             blob = await self._store.get(retired_key(chapter))
         except NotFound as absent:

@@ -45,10 +45,10 @@ class Asked(MemoryStore):
 
 
 def looking(clock: ManualClock, **store: int) -> tuple[Looks, Asked, StoreTime]:
-    store_time = StoreTime()
+    store_time = StoreTime(clock)
     store_time.tell(clock.wall_ms())
     bucket = Asked(clock, **store)
-    return Looks(bucket, clock, store_time, GRACE_MS), bucket, store_time
+    return Looks(bucket, store_time, GRACE_MS), bucket, store_time
 
 
 def record(chapter: int) -> bytes:

@@ -326,7 +326,7 @@ async def test_a_keeper_that_slept_says_nothing_false(scene: Scene) -> None:
     async def live_in_reading() -> None:
         async with opened(sleeper) as log:
             keeper = log.keeper()
-            standing, calls = keeper._standing, 0
+            standing, calls = keeper._needs.standing, 0
 
             async def slow_standing() -> Any:
                 nonlocal calls
@@ -337,7 +337,7 @@ async def test_a_keeper_that_slept_says_nothing_false(scene: Scene) -> None:
                     await asyncio.sleep(0)
                 return found
 
-            keeper._standing = slow_standing  # type: ignore[method-assign]
+            keeper._needs.standing = slow_standing  # type: ignore[method-assign]
             said.extend(await keeper.retire())
 
     living = sleeper.start(live_in_reading())

@@ -70,9 +70,9 @@ async def test_an_entry_learnt_while_the_tail_is_sought_is_not_taken_for_its_pre
     identity = decode_identity((await store.get("store")).data)
 
     def roster(seed: int) -> Roster:
-        stamps, told = StampClock(clock), StoreTime()
+        stamps, told = StampClock(clock), StoreTime(clock)
         objects = Objects(store, clock, stamps, told, bytes_max=1 << 20)
-        return Roster(identity, objects, Looks(store, clock, told, made.grace_ms), stamps, random.Random(seed))
+        return Roster(identity, objects, Looks(store, told, made.grace_ms), stamps, random.Random(seed))
 
     other, ours = roster(1), roster(2)
     await other.post(lambda _: Tick())

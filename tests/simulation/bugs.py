@@ -23,11 +23,12 @@ from logstore import keeper, retention, seal, unsettled
 from logstore.buffer import Buffer
 from logstore.catchup import _Merge
 from logstore.chapter import Chapter
+from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
-from logstore.keeper import Keeper
 from logstore.log import Log
 from logstore.looks import Looks
+from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
 from logstore.receipt import Receipt
@@ -180,14 +181,12 @@ BUGS: dict[str, Bug] = {
         ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
     ),
     "what was retired is deleted at once": Bug(
-        ("P11",), 3, Keeper, "_old_chapters", "if self._is_old(listed.modified_ms)", "if True", DROP
+        ("P11",), 3, Collector, "_old_chapters", "if self._needs.is_old(listed.modified_ms)", "if True", DROP
     ),
     "snapshots count before they are a grace old": Bug(
-        ("P11",), 3, Keeper, "_floor", "self._is_old(records.created_ms[key]) and ", "", DROP
+        ("P11",), 3, Needs, "_floor", "self.is_old(records.created_ms[key]) and ", "", DROP
     ),
-    "one snapshot is enough": Bug(
-        ("P11",), 3, Keeper, "_floor", "whole == self._settings.snapshots_kept", "whole == 1", DROP
-    ),
+    "one snapshot is enough": Bug(("P11",), 3, Needs, "_floor", "whole == self._snapshots_kept", "whole == 1", DROP),
     "a chapter that no snapshot covers is retired": Bug(
         ("P11", "Trimmed"), 15, retention, "uncovered_by", "or floor.stamp < last", "", DROP
     ),
@@ -224,7 +223,7 @@ BUGS: dict[str, Bug] = {
         3,
         Looks,
         "fresh",
-        "passed_ms < self._reliable_ms",
+        "self._store_time.passed_ms(look) < self._reliable_ms",
         "True",
         DROP,
     ),
