@@ -85,7 +85,6 @@ class Keeper:
         identity: Identity,
         *,
         store: FileStore,
-        unretried: FileStore,
         objects: Objects,
         roster: Roster,
         looks: Looks,
@@ -105,7 +104,6 @@ class Keeper:
         self._settings = settings
         self._identity = identity
         self._store = store
-        self._unretried = unretried
         self._objects = objects
         self._roster = roster
         self._looks = looks
@@ -202,7 +200,7 @@ class Keeper:
         if not self._needs.may_act(since):
             raise Unavailable(f"looking took longer than a quarter of the grace chapter={chapter}; run it again")
         with suppress(AlreadyExists):  # another keeper's, or an earlier attempt of ours
-            await self._unretried.create(retired_key(chapter), encode_retired(record))  # now, or not at all
+            await self._objects.create(retired_key(chapter), encode_retired(record))
         found = await self._looks.look(chapter)
         if found is None:
             raise Missing(f"an object is gone right after its creation key={retired_key(chapter)}; check the store")

@@ -259,7 +259,6 @@ class Log:
             settings or KeepSettings(),
             self.identity,
             store=self._store,
-            unretried=self._metered,
             objects=self._objects,
             roster=self._roster,
             looks=self._looks,

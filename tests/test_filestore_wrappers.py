@@ -74,6 +74,19 @@ async def test_the_deadline_covers_all_attempts() -> None:
     assert 3 < stack.metered.statistics().create.requests < 100
 
 
+async def test_who_slept_beyond_the_deadline_sends_nothing_more() -> None:
+    """A process that was suspended in a pause gives up when it wakes: what it would send rests on old news."""
+    stack = Stack(settings=RetrySettings(deadline_ms=5_000), create=[Fault.REFUSE])
+
+    async def suspended(_: float) -> None:
+        stack.clock.advance(60_000)
+
+    stack.store._sleep = suspended
+    with pytest.raises(Unavailable, match="spent_ms=60000"):
+        await stack.store.create("a", b"x")
+    assert stack.metered.statistics().create.requests == 1
+
+
 async def test_pauses_have_full_jitter_under_a_doubling_ceiling() -> None:
     """Pause n is anywhere between nothing and min(first x 2^n, max); seeds make it repeatable, and differ."""
     settings = RetrySettings(attempts_max=8, pause_first_ms=50, pause_max_ms=400, deadline_ms=100_000)

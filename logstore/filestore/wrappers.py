@@ -121,22 +121,28 @@ class RetryingStore:
 
     async def _persist(self, verb: str, key: str, attempt: Callable[[], Awaitable[T]]) -> T:
         settings, started_ms = self._settings, self._clock.elapsed_ms()
+        left_ms: float = settings.deadline_ms
         failures = 0
         while True:
-            left_ms = started_ms + settings.deadline_ms - self._clock.elapsed_ms()
             try:
                 async with asyncio.timeout(min(settings.attempt_timeout_ms, left_ms) / 1_000):
                     return await attempt()
             except (Unavailable, TimeoutError) as error:
                 failures += 1
                 pause_ms = self._rng.uniform(0, settings.pause_ceiling_ms(failures))
+                if failures < settings.attempts_max and self._left_ms(started_ms) > pause_ms:
+                    await self._sleep(pause_ms / 1_000)
+                    left_ms = self._left_ms(started_ms)
+                    if left_ms > 0:  # it may have slept longer: what is sent late is sent on old news
+                        continue
                 spent_ms = self._clock.elapsed_ms() - started_ms
-                if failures >= settings.attempts_max or spent_ms + pause_ms >= settings.deadline_ms:
-                    last = "timed out" if isinstance(error, TimeoutError) else str(error)
-                    raise Unavailable(
-                        f"gave up verb={verb} key={key} attempts={failures} spent_ms={spent_ms}; last: {last}"
-                    ) from error
-            await self._sleep(pause_ms / 1_000)
+                last = "timed out" if isinstance(error, TimeoutError) else str(error)
+                raise Unavailable(
+                    f"gave up verb={verb} key={key} attempts={failures} spent_ms={spent_ms}; last: {last}"
+                ) from error
+
+    def _left_ms(self, started_ms: int) -> float:
+        return started_ms + self._settings.deadline_ms - self._clock.elapsed_ms()
 
 
 # Counting ---------------------------------------------------------------------------------------

@@ -487,7 +487,11 @@ class Pinning:
         """Hold one pin after the other."""
         while not actor.stopping.is_set():
             await actor.sleep(self._pause_s)
-            async with log.pin(actor.name, for_ms=round(self._pause_s * 1_000)) as pin:
-                for _ in range(actor.rng.randrange(4)):
-                    await actor.sleep(self._pause_s / 4)
-                    await pin.renew()
+            try:
+                async with log.pin(actor.name, for_ms=round(self._pause_s * 1_000)) as pin:
+                    for _ in range(actor.rng.randrange(4)):
+                        await actor.sleep(self._pause_s / 4)
+                        await pin.renew()
+            except Trimmed as error:
+                assert actor.process is not None
+                actor.stage.history.trim(actor.process.name, str(error))  # it was late: the pin had expired
