@@ -26,10 +26,10 @@ from typing import Final
 from logstore.aside import retrieve
 from logstore.clock import COUNTER_BITS, STAMP_MAX, StampClock
 from logstore.entry import Address, Entry, Open, Tick
-from logstore.errors import Corrupt, LogStoreError, Missing
+from logstore.errors import Corrupt, LogStoreError, Missing, Trimmed
 from logstore.event import StoredEvent
 from logstore.frontier import Frontier, OpenSession
-from logstore.keys import segment_key
+from logstore.keys import retired_key, segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
 from logstore.retired import Retired
@@ -501,16 +501,26 @@ class _Merge:
         if self._objects.is_shelved(chapter) or self._looks.fresh(chapter):
             return
         if (record := await self._looks.retired(chapter)) is not None:
-            pass_retirement(self._frontier, record, self._objects)
+            await pass_retirement(self._frontier, record, self._objects, self._looks)
             raise _RetiredMeanwhile
 
 
-def pass_retirement(frontier: Frontier, record: Retired, objects: Objects) -> None:
-    """Leave a retired chapter behind, or read on in its archive. Raises Trimmed when there is none of what is left."""
+async def pass_retirement(frontier: Frontier, record: Retired, objects: Objects, looks: Looks) -> None:
+    """Leave a retired chapter behind, or read on in its archive.
+
+    Raises Trimmed when there is none of what is left; Missing when the record of the chapter before it is lost, for
+    chapters are retired in order: who starts again at the oldest one would be told Trimmed for ever.
+    """
     if record.archives and not frontier.has_taken(record):
         objects.shelve(record)
-    else:
+        return
+    try:
         frontier.take_retirement(record)
+    except Trimmed:
+        if record.chapter and await looks.look(record.chapter - 1) is None:
+            name = retired_key(record.chapter - 1)
+            raise Missing(f"a later chapter is retired, and the record of this one is gone key={name}") from None
+        raise
 
 
 class _RetiredMeanwhile(Exception):

@@ -271,7 +271,7 @@ class Follower:
             if self._objects.is_shelved(due) or self._looks.fresh(due):
                 continue
             if (record := await self._looks.retired(due)) is not None:
-                pass_retirement(frontier, record, self._objects)
+                await pass_retirement(frontier, record, self._objects, self._looks)
                 self._tell_changed()
                 return True
         self._roster_ended = roster_ended

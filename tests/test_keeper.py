@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from logstore import Event, KeepSettings, Log, Trimmed
-from logstore.errors import InvalidArgument
+from logstore.errors import InvalidArgument, Missing
 from logstore.keys import ArchiveKey, ChunkKey, EntryKey, ManifestKey, PinKey, RetiredKey, SegmentKey, parse_key
 from logstore.retired import decode_retired
 from projections import View, drop
@@ -387,3 +387,20 @@ async def test_two_keepers_do_no_harm(scene: Scene) -> None:
     async with opened(scene.machine("reader"), "archive") as log, View.open(log, Things()) as view:
         assert view.digest() == digest
         assert len([event async for event in log.read()]) == 3 * 7
+
+
+@directed
+async def test_a_lost_record_below_a_retired_chapter_is_missing(scene: Scene) -> None:
+    """Regression (seed 75): the record before the newest is lost, and its chapter still lies there: who reads was told
+    Trimmed by the one after it, again and again.
+    """
+    for number in range(1, 4):
+        await live_a_day(scene, number, snapshots=2)
+    await age()
+    await keep(scene)
+    records = named(scene, RetiredKey)
+    assert len(records) == 3
+    scene.store.lose(records[1])
+    async with opened(scene.machine("reader")) as log:
+        with pytest.raises(Missing, match=records[1]):
+            _ = [event async for event in log.read(await log.oldest())]
