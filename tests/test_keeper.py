@@ -391,9 +391,7 @@ async def test_two_keepers_do_no_harm(scene: Scene) -> None:
 
 @directed
 async def test_a_lost_record_below_a_retired_chapter_is_missing(scene: Scene) -> None:
-    """Regression (seed 75): the record before the newest is lost, and its chapter still lies there: who reads was told
-    Trimmed by the one after it, again and again.
-    """
+    """Regression (seed 75): who read on from a chapter whose record is lost was told Trimmed by the next, for ever."""
     for number in range(1, 4):
         await live_a_day(scene, number, snapshots=2)
     await age()
