@@ -123,8 +123,11 @@ def only_points(spans: Spans) -> tuple[bytes, ...] | None:
 
 
 def turned(spans: Spans) -> Spans:
-    """Return the same set among ``descending`` encodings."""
-    return tuple(map(_turned_span, reversed(spans)))
+    """Return the same set among ``descending`` encodings.
+
+    What lies between a value of one byte and the next type is nothing; turned, its bounds are one.
+    """
+    return tuple((low, high) for low, high in map(_turned_span, reversed(spans)) if low < high)
 
 
 def _turned_span(span: Span) -> Span:

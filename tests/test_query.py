@@ -670,3 +670,14 @@ def test_the_workload_runs_on_indexes(
     within = where[0][2] if where[:1] == P else None  # so that the plain list has less to do
     documents = {key: row for key, row in table.documents.items() if within in (None, row["project_id"])}
     assert keys == expected(documents, where, order_by)[: len(keys)]
+
+
+@pytest.mark.parametrize("value", [None, True])
+def test_nothing_above_a_value_of_one_byte_is_nothing_in_a_descending_index(value: Any) -> None:
+    """Regression: no value of its type is above null, or true, and an index on "-a" found those that are equal."""
+    documents: Documents = {"0": {} if value is None else {"a": value}, "1": {"a": 1}}
+    for declared in ([Index("-a", "b")], [Index("-a")], [Index("a", "b")]):
+        table = Table(documents, declared)
+        for where in ([("a", ">", value)], [("a", ">=", value), ("a", "!=", value)]):
+            page = find(Query.parse(where, []), table, table.indexes, limit=None, cursor=None, scope=SCOPE)
+            assert page.keys == []
