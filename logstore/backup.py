@@ -26,6 +26,7 @@ from logstore.keys import (
     SNAPSHOTS,
     STORE,
     ArchiveKey,
+    ChunkKey,
     EntryKey,
     ManifestKey,
     RegistrationKey,
@@ -33,7 +34,6 @@ from logstore.keys import (
     SegmentKey,
     entry_key,
     parse_key,
-    retired_key,
 )
 from logstore.rescue import rescue
 from logstore.transfer import carry, fetch_whole
@@ -115,12 +115,12 @@ async def _copy(
         )
     if own is None:
         await require_safe(target, rng.randbytes(8).hex())
+    records = [listed async for listed in source.list(RETIRED)]  # before all that they rely on is listed
+    retired = _chapters(records)
     roster = [listed async for listed in source.list("roster/")]
     entries = {listed.key for listed in roster}
-    await _require_same_roster(source, target, entries)
+    await _require_same_roster(source, target, entries, retired)
     manifests = [listed async for listed in source.list(SNAPSHOTS)]
-    records = [listed async for listed in source.list(RETIRED)]  # before what they name is listed
-    retired = {key.chapter for listed in records if isinstance(key := parse_key(listed.key), RetiredKey)}
     left_out = retired if own is None else set()  # a copy that is continued is read meanwhile: it needs them till then
     of_log = [
         _unretired(left_out, _sessions_of(entries, source.list("log/"))),
@@ -133,8 +133,8 @@ async def _copy(
     else:  # a record says that snapshots hold a chapter: they come before it
         listings = [*of_log, *of_snapshots, _each(records)]
     for listing in listings:
-        async with aclosing(_absent(listing, target)) as absent:
-            await carry(absent, source, target, progress)
+        async with aclosing(_absent(listing, target, retired)) as absent:
+            await carry(absent, source, target, progress, may_be_gone=lambda name: _may_be_gone(name, retired))
     if own is not None:
         return own
     made = encode_identity(
@@ -161,17 +161,42 @@ async def _identity(store: FileStore) -> Identity | None:
 # What is to be copied, in order
 
 
-async def _require_same_roster(source: FileStore, target: FileStore, entries: Collection[str]) -> None:
-    """Whoever writes to a store begins with its roster; if the last entries are equal, all are: each holds a digest."""
-    last, retired = "", {listed.key async for listed in source.list(RETIRED)}
+def _chapters(records: Iterable[Listed]) -> set[int]:
+    return {key.chapter for listed in records if isinstance(key := parse_key(listed.key), RetiredKey)}
+
+
+async def _require_same_roster(
+    source: FileStore, target: FileStore, entries: Collection[str], retired: Collection[int]
+) -> None:
+    """Whoever writes to a store begins with its roster; if the last entries are equal, all are: each holds a digest.
+
+    What lies in chapters that are retired proves nothing.
+    """
+    last = ""
     async for listed in target.list("roster/"):
-        key, last = parse_key(listed.key), listed.key
-        if last not in entries and isinstance(key, EntryKey) and retired_key(key.chapter) not in retired:
-            raise InvalidArgument(
-                f"the target was written to: the source has no such entry key={last}; copy into an empty place"
-            )
-    if last in entries and await fetch_whole(source, last) != await fetch_whole(target, last):
+        key = parse_key(listed.key)
+        if isinstance(key, EntryKey) and key.chapter not in retired:
+            last = listed.key
+            if last not in entries:
+                raise InvalidArgument(
+                    f"the target was written to: the source has no such entry key={last}; copy into an empty place"
+                )
+    if last and await fetch_whole(source, last) != await fetch_whole(target, last):
         raise InvalidArgument(f"the target was written to: entries differ key={last}; copy into an empty place")
+
+
+def _may_be_gone(name: str, retired: Collection[int]) -> bool:
+    """Whether an object that was just listed may be collected before it is fetched.
+
+    Of a snapshot its chunks are listed, and copied, first: while its manifest is there none of them is collected.
+    """
+    match parse_key(name):
+        case ChunkKey() | ManifestKey() | RegistrationKey():
+            return True
+        case EntryKey(chapter=chapter) | SegmentKey(chapter=chapter):
+            return chapter in retired
+        case _:
+            return False
 
 
 async def _each(listing: Iterable[Listed]) -> AsyncIterator[Listed]:
@@ -213,7 +238,9 @@ async def _points_of(entries: Collection[str], manifests: Iterable[Listed]) -> A
                 yield listed
 
 
-async def _absent(listing: AsyncIterator[Listed], target: FileStore) -> AsyncGenerator[str, None]:
+async def _absent(
+    listing: AsyncIterator[Listed], target: FileStore, retired: Collection[int]
+) -> AsyncGenerator[str, None]:
     """The names of ``listing``, which is in order, that the target has not."""
     theirs: AsyncIterator[Listed] | None = None
     there: Listed | None = None
@@ -225,7 +252,7 @@ async def _absent(listing: AsyncIterator[Listed], target: FileStore) -> AsyncGen
             there = await anext(theirs, None)
         if there is None or there.key != listed.key:
             yield listed.key
-        elif there.size != listed.size:
+        elif there.size != listed.size and not _may_be_gone(listed.key, retired):
             raise InvalidArgument(
                 f"the target holds another object key={listed.key} bytes={there.size} source={listed.size};"
                 " copy into an empty place"

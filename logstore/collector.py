@@ -75,6 +75,7 @@ class Collector:
         self._snapshots = snapshots
         self._pins = pins
         self._chunks_of: dict[ManifestKey, frozenset[ChunkKey]] = {}  # what manifests list
+        self._archives: dict[int, tuple[str, ...]] = {}  # what the records of retired chapters name
         self._cleared: dict[int, Moment] = {}  # retired chapters, and when nothing was left of them
 
     def __repr__(self) -> str:
@@ -191,8 +192,9 @@ class Collector:
         async for listed in self._store.list(ARCHIVE):
             key = parse_key(listed.key)
             if isinstance(key, ArchiveKey) and key.chapter in due:
-                record = await self._looks.retired(key.chapter)
-                if record is not None and listed.key not in record.archives:
+                if key.chapter not in self._archives and (record := await self._looks.retired(key.chapter)) is not None:
+                    self._archives[key.chapter] = record.archives
+                if listed.key not in self._archives.get(key.chapter, [listed.key]):
                     yield Garbage(listed.key, listed.size, "the chapter's record names another archive")
 
     async def _old_pins(self) -> AsyncGenerator[Garbage, None]:

@@ -159,7 +159,7 @@ class _Rescue:
         previous = await self._copy_records()
         for planned in self._remains.entries:
             previous = await self._copy_entry(planned, previous, root)
-        await carry(self._kept_slots(), self._source, self._target, self._progress, self._attach)
+        await carry(self._kept_slots(), self._source, self._target, self._progress, amend=self._attach)
         encoder = SegmentEncoder()
         for address, session in self._remains.sessions.items():
             if session.needs_final:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from logstore.entry import Scope, decode_scopes, encode_scopes
-from logstore.errors import Corrupt
+from logstore.errors import Corrupt, LimitExceeded
 from logstore.frame import DIGEST_BYTES, ObjectType, decode_fields, encode_fields
 from logstore.keys import NUMBER_MAX, retired_key
 
 __all__ = ["Retired", "RetiredSession", "decode_retired", "encode_retired"]
+
+SESSIONS_MAX: Final = 1_000_000  # each is an array, and readers take no more than 1,048,576 of these
 
 
 class RetiredSession(NamedTuple):
@@ -36,7 +38,12 @@ class Retired:
 
 
 def encode_retired(retired: Retired) -> bytes:
-    """Return the bytes of a retirement record."""
+    """Return the bytes of a retirement record. Raises LimitExceeded for a chapter of too many sessions."""
+    if len(retired.sessions) > SESSIONS_MAX:
+        raise LimitExceeded(
+            f"a chapter holds too many sessions to be retired chapter={retired.chapter}"
+            f" sessions={len(retired.sessions)} max={SESSIONS_MAX}; end chapters sooner"
+        )
     return encode_fields(
         ObjectType.RETIRED,
         {

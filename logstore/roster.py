@@ -101,6 +101,7 @@ class Roster:
         self._stamps = stamps
         self._rng = rng
         self._newest: Entry | None = None
+        self._first_unretired = 0  # at least
         self._posting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -117,9 +118,10 @@ class Roster:
             self._newest = entry
 
     async def first_unretired(self) -> int:
-        """The first chapter without a retirement record. Cost: 1 GET, or 2·log2 of the retired chapters."""
-        last = await gallop(self._looks.retired, 0)
-        return 0 if last is None else last[0] + 1
+        """The first chapter without a retirement record. Cost: 1 GET, 2·log2 of those retired since."""
+        if (last := await gallop(self._looks.retired, self._first_unretired)) is not None:
+            self._first_unretired = last[0] + 1
+        return self._first_unretired
 
     async def find_tail(self) -> Entry | None:
         """Return the newest entry of the list, None when there is none yet.

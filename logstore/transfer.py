@@ -25,18 +25,31 @@ Amend = Callable[[str, bytes], bytes]
 
 
 async def carry(
-    names: AsyncIterator[str], source: FileStore, target: FileStore, progress: Progress, amend: Amend | None = None
+    names: AsyncIterator[str],
+    source: FileStore,
+    target: FileStore,
+    progress: Progress,
+    *,
+    amend: Amend | None = None,
+    may_be_gone: Callable[[str], bool] = lambda _: False,
 ) -> None:
     """Create each of ``names`` in the target, as it is in the source or as ``amend`` makes it of that.
 
-    ``amend`` is called in order. Cost: a GET and a PUT each. Raises Corrupt and Missing, naming what is wrong in the
-    source; InvalidArgument where the target has something else under a name; Unavailable.
+    ``amend`` is called in order. What ``may_be_gone`` is left out where it is: somebody collects in the source.
+    Cost: a GET and a PUT each. Raises Corrupt and Missing, naming what is wrong in the source; InvalidArgument where
+    the target has something else under a name; Unavailable.
     """
     ahead: deque[tuple[str, asyncio.Task[bytes]]] = deque()
 
     async def create_next() -> None:
         name, task = ahead[0]
-        data = await task
+        try:
+            data = await task
+        except Missing:
+            if not may_be_gone(name):
+                raise
+            ahead.popleft()
+            return
         ahead.popleft()
         await place(target, name, amend(name, data) if amend else data, progress)
 

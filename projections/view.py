@@ -46,7 +46,7 @@ from logstore.trail import SettledTrail
 from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
-from projections.snapshots import Cut, Snapshotter, begin, require_history
+from projections.snapshots import Cut, Snapshotter, begin, drop, require_history
 from projections.state import Verdict
 from projections.table import Change, Table, decode_or_none
 
@@ -165,6 +165,7 @@ class View(Table):
         self._cut_positions: dict[Address, Position] = {}
         self.damage: list[LogStoreError] = []
         self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
+        self._is_new = False  # registered by this view, and without a snapshot
         self._failure: LogStoreError | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -172,8 +173,14 @@ class View(Table):
         return f"<View {self._projection.name} {self._state!r} follows={self._follows} failure={self._failure!r}>"
 
     async def __aenter__(self) -> View:
-        await self._start()
-        await self.refresh()  # where the log is followed already, the follower may be behind
+        try:
+            await self._start()
+            await self.refresh()  # where the log is followed already, the follower may be behind
+        except Trimmed:
+            if self._is_new:  # retention was faster: registered, it would keep all history, and can never be built
+                with suppress(LogStoreError):
+                    await drop(self._log, self._projection)
+            raise
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
         return self
@@ -192,7 +199,7 @@ class View(Table):
             await require_history(self._log)  # or it would be registered, and keep all history, for nothing
         if not self._log.read_only:
             try:
-                await snapshots.register(registration, records)
+                self._is_new = await snapshots.register(registration, records) and not records.manifests
             except (Corrupt, Missing) as error:
                 self.damage.append(error)
         self._reader, begun = await begin(self._state, self._log, records, self._log.follow, self.damage)
