@@ -41,6 +41,7 @@ from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
 from logstore.reader import Reader, resume
 from logstore.receipt import Receipt
+from logstore.retired import Retired
 from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
@@ -429,11 +430,10 @@ class Log:
 
         Cost: 1 GET, or 2·log2 of the retired chapters. Raises Corrupt, Unavailable.
         """
-        last = await self._last_retired()
-        record = await self._looks.retired(last.chapter) if last else None
-        if last is None or record is None or record.archives:
+        record = await self._last_retirement()
+        if record is None or record.archives:
             return None
-        return Frontier(self.identity.id, self.identity.root, last).position()
+        return Frontier(self.identity.id, self.identity.root, closed_by(record)).position()
 
     # Following
 
@@ -465,18 +465,18 @@ class Log:
         """The follower; if there is none yet, one that starts at what is stored now."""
         async with self._starting_follower:
             if (follower := self.follower) is None:
-                frontier = Frontier(self.identity.id, self.identity.root, await self._last_retired())
+                record = await self._last_retirement()  # up to its end nothing can be unsettled
+                frontier = Frontier(self.identity.id, self.identity.root, closed_by(record) if record else None)
                 async with aclosing(catch_up(frontier, self._objects, self._looks, self._stamps)) as runs:
                     async for _ in runs:
                         pass
                 return self.follower_from(frontier)
             return follower
 
-    async def _last_retired(self) -> Entry | None:
-        """The end of the newest retired chapter, up to which nothing can be unsettled."""
+    async def _last_retirement(self) -> Retired | None:
+        """The record of the newest retired chapter."""
         first = await self._roster.first_unretired()
-        record = await self._looks.retired(first - 1) if first else None
-        return None if record is None else closed_by(record)
+        return await self._looks.retired(first - 1) if first else None
 
     def _notice_entry(self, entry: Entry) -> None:
         self._roster.learn(entry)

@@ -28,7 +28,16 @@ from logstore import (
     WriterSettings,
 )
 from logstore.clock import STAMP_MAX
-from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, RetiredKey, parse_key
+from logstore.keys import (
+    ChunkKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    chunk_key,
+    manifest_key,
+    parse_key,
+)
+from logstore.manifest import decode_manifest
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from projections import View
@@ -427,8 +436,8 @@ class World:
             if isinstance(parse_key(key), ManifestKey | ChunkKey | RegistrationKey):
                 try:
                     await process.start(self._view_damaged(process, key, truth))
-                except (Corrupt, Missing) as error:  # what two snapshots share is all there is of dropped history
-                    if self._policy != "drop" or key not in str(error):
+                except (Corrupt, Missing) as error:
+                    if self._policy != "drop" or key not in str(error) or not _is_shared(key, contents):
                         raise
             self.store.restore(key, contents[key])
 
@@ -479,6 +488,14 @@ class World:
     def close(self) -> None:
         """Forget everything that still runs."""
         self.loop.close()
+
+
+def _is_shared(key: str, contents: dict[str, bytes]) -> bool:
+    """Whether it is a chunk that the newest two snapshots share: of dropped history all there is."""
+    keys = [parsed for name in contents if isinstance(parsed := parse_key(name), ManifestKey)]
+    manifests = [decode_manifest(each, contents[manifest_key(each)]) for each in keys]
+    newest = sorted(manifests, key=lambda manifest: manifest.point)[-2:]
+    return all(key in (chunk_key(chunk.key) for chunk in manifest.chunks) for manifest in newest)
 
 
 def draw_settings(rng: random.Random) -> LogSettings:
