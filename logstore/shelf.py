@@ -36,9 +36,8 @@ TABLE_BYTES: Final = 64 << 10  # of a few thousand blocks; a larger table takes 
 Get = Callable[[str, int, int | None], Awaitable[Blob | None]]
 """Fetches bytes ``start`` to ``stop`` of an object; None: it is not there."""
 
-
-Blocks = OrderedDict[Block, "asyncio.Task[BlockContent]"]
-"""Blocks that are in memory, or on their way, the one used last at the end."""
+Blocks = OrderedDict[bytes, "asyncio.Task[BlockContent]"]
+"""Blocks that are in memory, or on their way, by their digests; the one used last at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +90,18 @@ class ArchivedChapter:
         if at < 0:
             return None
         part, block = places[at].part, places[at].block
-        fetching = self._blocks.get(block)
+        fetching = self._blocks.get(block.digest)
         if fetching is None:
-            fetching = self._blocks[block] = asyncio.create_task(self._fetch(part, block))
+            fetching = self._blocks[block.digest] = asyncio.create_task(self._fetch(part, block))
             fetching.add_done_callback(retrieve)
             if len(self._blocks) > BLOCKS_MAX:
                 self._blocks.popitem(last=False)
-        self._blocks.move_to_end(block)
+        self._blocks.move_to_end(block.digest)
         try:
             return await asyncio.shield(fetching)
         except BaseException:
-            if fetching.done() and self._blocks.get(block) is fetching:
-                del self._blocks[block]  # who asks again fetches again
+            if fetching.done() and self._blocks.get(block.digest) is fetching:
+                del self._blocks[block.digest]  # who asks again fetches again
             raise
 
     async def _fetch(self, part: Part, block: Block) -> BlockContent:
@@ -151,9 +150,10 @@ class ArchivedChapter:
                     slots[session].append(_Place(first, part, block))
                     held[session] += count
         self._require(held_entries == self._record.closed + 1)
-        expected = {number: session.slots + 1 for number, session in self._record.sessions.items()}
-        self._require(all(held[number] in (count, 0 if count == 1 else count) for number, count in expected.items()))
-        self._require(held.keys() <= expected.keys())
+        for number, session in self._record.sessions.items():
+            none = not session.slots and not held[number]  # of an invalid session, which has no final either
+            self._require(none or held[number] == session.slots + 1)
+        self._require(held.keys() <= self._record.sessions.keys())
         return _Tables(entries, dict(slots))
 
     def _require(self, holds: bool) -> None:
