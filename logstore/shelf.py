@@ -150,9 +150,9 @@ class ArchivedChapter:
                     slots[session].append(_Place(first, part, block))
                     held[session] += count
         self._require(held_entries == self._record.closed + 1)
-        for number, session in self._record.sessions.items():
-            none = not session.slots and not held[number]  # of an invalid session, which has no final either
-            self._require(none or held[number] == session.slots + 1)
+        for number, recorded in self._record.sessions.items():
+            none = not recorded.slots and not held[number]  # of an invalid session, which has no final either
+            self._require(none or held[number] == recorded.slots + 1)
         self._require(held.keys() <= self._record.sessions.keys())
         return _Tables(entries, dict(slots))
 
