@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 import msgpack
 import zstandard
 
-from logstore.entry import Entry
+from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt
 from logstore.frame import DIGEST_BYTES, Fields, ObjectType, decode_frame, encode_frame, fields_of, unpack
-from logstore.keys import NUMBER_MAX, ArchiveKey, archive_key
-from logstore.segment import FRAME_BYTES, Segment, unpack_columns
+from logstore.keys import NUMBER_MAX, ArchiveKey, SegmentKey, archive_key
+from logstore.segment import FRAME_BYTES, Segment, decode_archived_segment, unpack_columns
 
 __all__ = ["ArchiveWriter", "Block", "BlockContent", "Part", "decode_archive", "decode_block", "decode_part"]
 
@@ -164,9 +164,18 @@ def decode_part(key: ArchiveKey, data: bytes, size: int) -> Part:
 
 
 def decode_archive(key: ArchiveKey, data: bytes) -> list[BlockContent]:
-    """Decode an object of an archive with all its blocks. Raises Corrupt, naming it."""
+    """Decode an object of an archive with all that is in it. Raises Corrupt, naming it."""
     part = decode_part(key, data, len(data))
-    return [decode_block(part, block, data[block.start : block.start + block.stored]) for block in part.blocks]
+    blocks = [decode_block(part, block, data[block.start : block.start + block.stored]) for block in part.blocks]
+    try:
+        for content in blocks:
+            for number, entry in content.entries.items():
+                decode_entry(key.chapter, number, entry)
+            for (session, slot), archived in content.segments.items():  # whose writer's name is in an open entry only
+                decode_archived_segment(SegmentKey("-", key.chapter, session, slot), *archived)
+    except Corrupt as error:
+        raise Corrupt(f"archive holds what cannot be read key={archive_key(key)}; restore it: {error}") from error
+    return blocks
 
 
 def _decode_slots(fields: Fields, slots: list[Any]) -> tuple[Slots, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from logstore.archive import decode_archive
@@ -710,6 +710,8 @@ def test_a_block_that_is_not_messagepack_is_refused(packed: bytes) -> None:
 
 
 @given(anything, st.integers(0, 3))
+@example([b""], 0)
+@example([b""], 2)
 @settings(max_examples=100, deadline=None)
 def test_arbitrary_blocks_are_refused(value: Any, part: int) -> None:
     """Whatever stands in place of a block, or of a part of one, digests agreeing, raises Corrupt and nothing else."""
