@@ -334,6 +334,7 @@ class _Merge:
         self._looks = looks
         self._bound = bound
         self._on_damage = on_damage
+        self._shelved = objects.shelved()  # of these everything that is fetched here comes from archives
         self._now_stamp = max(stamps.physical_ms() << COUNTER_BITS, stamps.last)
         self._budget = _Budget()
         stop = bound.last.address if bound and bound.last else None
@@ -498,7 +499,11 @@ class _Merge:
 
     async def _conclude(self, chapter: int) -> None:
         """The sleeper's rule, after a GET of this chapter and before relying on it."""
-        if self._objects.is_shelved(chapter) or self._looks.fresh(chapter):
+        if chapter in self._shelved:
+            return
+        if self._objects.is_shelved(chapter):  # since we began, by another reader: what we have may be from before
+            raise _RetiredMeanwhile
+        if self._looks.fresh(chapter):
             return
         if (record := await self._looks.retired(chapter)) is not None:
             await pass_retirement(self._frontier, record, self._objects, self._looks)

@@ -263,12 +263,17 @@ class Follower:
         chapter, number = frontier.next_address
         sessions = [(session, session.tip.slot, session.named) for session in frontier.sessions.values()]
         self._ended, self._roster_ended = set(), False
+        shelved = self._objects.shelved()
         (found, roster_ended), segments = await asyncio.gather(
             self._fetch_entries(chapter, number),
             asyncio.gather(*(self._fetch_segments(session, slot) for session, slot, _ in sessions)),
         )
         for due in {chapter, *(session.id.chapter for session, _, _ in sessions)}:
-            if self._objects.is_shelved(due) or self._looks.fresh(due):
+            if due in shelved:
+                continue
+            if self._objects.is_shelved(due):  # since the round began: what it found may be from before
+                return True
+            if self._looks.fresh(due):
                 continue
             if (record := await self._looks.retired(due)) is not None:
                 await pass_retirement(frontier, record, self._objects, self._looks)

@@ -59,8 +59,12 @@ class Objects:
         self._shelf.setdefault(record.chapter, ArchivedChapter(record, self.get, self._blocks))
 
     def is_shelved(self, chapter: int) -> bool:
-        """Whether a chapter is read from its archive: what is found of it, or absent, is so for ever."""
+        """Whether a chapter is read from its archive: what is found of it, or absent, from now on is so for ever."""
         return chapter in self._shelf
+
+    def shelved(self) -> frozenset[int]:
+        """The chapters that are read from their archives."""
+        return frozenset(self._shelf)
 
     def remembered_entry(self, chapter: int, number: int) -> Entry | None:
         """The entry, if it need not be fetched."""

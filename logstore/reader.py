@@ -48,9 +48,9 @@ async def resume(position: Position, identity: Identity, objects: Objects, looks
     if position.last is None:
         return Frontier(identity.id, identity.root, None)
     chapters = {position.last[0], *(session.chapter for session in position.sessions)}
+    unshelved = sorted(chapters - objects.shelved())  # before a fetch: another reader may shelve one then
     last = await objects.fetch_entry(*position.last)
     opened = [await objects.entry(session.chapter, session.number) for session in position.sessions]
-    unshelved = [chapter for chapter in sorted(chapters) if not objects.is_shelved(chapter)]
     records = [record for chapter in unshelved if (record := await looks.retired(chapter)) is not None]
     gone = {record.chapter: record for record in records}
     if position.last[0] in gone:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, Final, TypeVar
 
-from logstore import InvalidArgument, Log, Reader, StaleStore, Trimmed
+from logstore import InvalidArgument, Log, Reader, StaleStore, Trimmed, Unavailable
 from logstore.aside import retrieve
 from logstore.chunk import Chunk, encode_chunk
 from logstore.clock import STAMP_MAX
@@ -247,13 +247,15 @@ class Snapshotter:
     async def look_at_chunks(self, manifest: Manifest) -> None:
         """Look whether the chunks of a manifest are there still, now that it is published.
 
-        Retention leaves them alone unless publishing took longer than it waits. Cost: a GET per chunk. Raises Corrupt,
-        Missing: nobody builds on this manifest, and retention does not count it.
+        Retention leaves them alone unless publishing took longer than it waits. Cost: a GET per chunk. Raises
+        Unavailable where one is gone: nobody builds on this manifest, and retention does not count it. Corrupt.
         """
         try:
             await _in_order((_fetch(self._snapshots, listed) for listed in manifest.chunks), lambda _: None)
-        except (Corrupt, Missing):
+        except (Corrupt, Missing) as error:
             self.damaged.add(manifest.key)
+            if isinstance(error, Missing):
+                raise Unavailable("retention was faster than this snapshot; take another") from error
             raise
 
     async def _load(self, base: ManifestKey | None) -> tuple[Manifest | None, Layout, Rows]:
@@ -263,8 +265,10 @@ class Snapshotter:
         try:
             manifest = await self._snapshots.manifest(base)
             return manifest, layout, await _load_rows(self._snapshots, manifest, self._new_rows(), layout)
-        except (Corrupt, Missing):
+        except (Corrupt, Missing) as error:
             self.damaged.add(base)
+            if base not in (await self._snapshots.records(self._fold)).manifests:
+                raise Unavailable("the snapshot to build on was collected meanwhile; take another") from error
             raise
 
     async def _write(

@@ -9,12 +9,22 @@ from typing import Any, Final
 
 import pytest
 
-from logstore import Event, KeepSettings, Log, Trimmed
+from logstore import Event, KeepSettings, Log, Reader, Trimmed
 from logstore.errors import InvalidArgument, Missing
-from logstore.keys import ArchiveKey, ChunkKey, EntryKey, ManifestKey, PinKey, RetiredKey, SegmentKey, parse_key
+from logstore.keys import (
+    ArchiveKey,
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    PinKey,
+    RetiredKey,
+    SegmentKey,
+    entry_key,
+    parse_key,
+)
 from logstore.retired import decode_retired
 from projections import View, drop
-from tests.scene import Machine, Scene, directed, quick
+from tests.scene import Gate, Machine, Scene, directed, quick
 from tests.test_snapshots import Diary, Things, named, thing
 
 GRACE_MS: Final = 40_000
@@ -402,3 +412,32 @@ async def test_a_lost_record_below_a_retired_chapter_is_missing(scene: Scene) ->
     async with opened(scene.machine("reader")) as log:
         with pytest.raises(Missing, match=records[1]):
             _ = [event async for event in log.read(await log.oldest())]
+
+
+@directed
+async def test_a_chapter_that_another_reader_shelves_meanwhile_is_read_anew(scene: Scene) -> None:
+    """Regression: what was fetched, absent, before a reader of this log took to the archive is no StaleStore after it."""
+    await live_a_day(scene, 1, history="archive", snapshots=2)
+    async with opened(scene.machine("early"), "archive") as log:
+        events = log.read()
+        first = await anext(aiter(events))
+        position = events.position
+    await age()
+    for _ in range(2):
+        await keep(scene, history="archive")
+        await age()
+    assert of_chapter(scene, 0) == []
+    assert position is not None
+    assert position.last is not None
+    reader, gate = scene.machine("reader"), Gate()
+    async with opened(reader, "archive") as log:
+        reader.script.on("get", entry_key(*position.last), gate.after)
+        resumed = asyncio.create_task(_keys(log.read(position)))
+        await gate.met()
+        whole = await _keys(log.read())
+        gate.open()
+        assert [first.key, *await resumed] == whole
+
+
+async def _keys(reader: Reader) -> list[str]:
+    return [event.key async for event in reader]
