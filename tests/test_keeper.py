@@ -416,7 +416,7 @@ async def test_a_lost_record_below_a_retired_chapter_is_missing(scene: Scene) ->
 
 @directed
 async def test_a_chapter_that_another_reader_shelves_meanwhile_is_read_anew(scene: Scene) -> None:
-    """Regression: what was fetched, absent, before a reader of this log took to the archive is no StaleStore after it."""
+    """Regression: what was absent before another reader of the log took to the archive is no StaleStore after it."""
     await live_a_day(scene, 1, history="archive", snapshots=2)
     async with opened(scene.machine("early"), "archive") as log:
         events = log.read()
