@@ -32,6 +32,7 @@ from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     RETIRED,
     STORE,
+    ClaimKey,
     EntryKey,
     PinKey,
     RetiredKey,
@@ -52,8 +53,8 @@ from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check", "decode_segment_data"]
 
-RESERVED: Final = frozenset({"claims", "stagelogs"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins"})
+RESERVED: Final = frozenset({"stagelogs"})
+_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "claims"})
 
 
 T = TypeVar("T")
@@ -333,19 +334,22 @@ class _Check:
                 case SegmentKey():
                     yield listed
                 case PinKey():
-                    await self._check_pin(listed.key)
+                    what = "nothing to do: it counts as one that needs everything, until seven days after it was made"
+                    await self._check_alone(listed.key, what)
+                case ClaimKey():
+                    await self._check_alone(listed.key, RESTORE)
                 case None:
                     self._take_foreign(listed.key)
                 case StoreKey():
                     self._progress.objects += 1
                     self._progress.bytes += listed.size
 
-    async def _check_pin(self, name: str) -> None:
+    async def _check_alone(self, name: str, next_step: str) -> None:
+        """Check an object that nothing else refers to."""
         walked = await fetch(self._store, name, decode_named)
         self._count(walked)
         if walked.damage is not None:
-            what = "nothing to do: it counts as one that needs everything, until seven days after it was made"
-            self._foreign_findings.append(damage(name, str(walked.damage), what))
+            self._foreign_findings.append(damage(name, str(walked.damage), next_step))
 
     def _take_foreign(self, key: str) -> None:
         top = key.split("/", 1)[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from logstore.archive import BlockContent, decode_archive
 from logstore.chunk import Chunk, decode_chunk
+from logstore.claim import Claim, decode_claim
 from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
     ManifestKey,
     PinKey,
@@ -27,7 +29,7 @@ from logstore.segment import Segment, decode_segment
 
 __all__ = ["Named", "decode_named"]
 
-Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk | PinRecord | list[BlockContent]
+Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk | PinRecord | Claim | list[BlockContent]
 
 
 def decode_named(name: str, data: bytes) -> Named:
@@ -53,5 +55,7 @@ def decode_named(name: str, data: bytes) -> Named:
             return decode_archive(key, data)
         case PinKey() as key:
             return decode_pin(key, data)
+        case ClaimKey() as key:
+            return decode_claim(key, data)
         case None:
             raise AssertionError(f"not a name of ours key={name}")

@@ -36,9 +36,11 @@ from logstore.frame import DIGEST_BYTES
 from logstore.frontier import SessionPosition, closed_by
 from logstore.identity import ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import (
+    CLAIMS,
     NUMBER_MAX,
     SNAPSHOTS,
     STORE,
+    ClaimKey,
     Fold,
     ManifestKey,
     RegistrationKey,
@@ -100,6 +102,7 @@ async def rescue(
     rescuer = _Rescue(source, target, remains, progress, rng)
     await rescuer.copy_log(root or bytes(DIGEST_BYTES))
     await rescuer.copy_snapshots()
+    await rescuer.copy_claims()
     await rescuer.require_not_retired_meanwhile()
     for finding in remains.losses:
         on_loss(finding)
@@ -273,6 +276,16 @@ class _Rescue:
         await carry(_each(chunks), self._source, self._target, self._progress)
         for manifest in kept:
             await self._place(manifest_key(manifest.key), encode_manifest(await self._as_in_copy(manifest)))
+
+    async def copy_claims(self) -> None:
+        """Those that are left."""
+        async for listed in self._source.list(CLAIMS):
+            if isinstance(parse_key(listed.key), ClaimKey):
+                walked = await fetch(self._source, listed.key, decode_named)
+                if walked.damage is not None:
+                    self._lose(listed.key, str(walked.damage), "the document may be created anew")
+                else:
+                    await carry(_each([listed.key]), self._source, self._target, self._progress)
 
     async def _copy_registrations(self, names: list[str], bad: dict[str, str]) -> None:
         """Those that are left, numbered anew: the newest counts, as it did."""

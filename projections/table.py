@@ -21,6 +21,7 @@ from projections.index import SortedIndex, build
 from projections.projection import Projection
 from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
 from projections.state import State
+from projections.tombstone import is_tombstone
 
 __all__ = ["Change", "Table", "decode_or_none"]
 
@@ -33,6 +34,11 @@ class Change(NamedTuple):
     key: str
     old: Data | None
     new: Data | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to see: not so where a tombstone went."""
+        return self.old is not self.new
 
 
 class Table:
@@ -54,10 +60,26 @@ class Table:
         Cost: O(1); decoding, the first time a row is looked at.
         """
         row = self._state.base_row(key) if settled else self._state.rows.get(key)
-        return None if row is None else self._decoded.of(key, row)
+        return None if row is None or is_tombstone(row) else self._decoded.of(key, row)
+
+    def state(self, key: str) -> Data | None:
+        """What the fold would be given for the next event of ``key``: its row, or the ``Tombstone`` that it left.
+
+        Cost: O(1), and decoding.
+        """
+        return self._state.seen(key)
+
+    def is_settled(self, key: str) -> bool:
+        """Whether nothing about ``key`` is pending. Cost: O(1)."""
+        return key not in self._state.base_of_pending
+
+    @property
+    def projection(self) -> Projection:
+        """What it is a view of. Cost: none."""
+        return self._projection
 
     def __len__(self) -> int:
-        return len(self._state.rows)
+        return len(self._state.rows) - len(self._state.tombstones)
 
     def find(
         self,
@@ -95,7 +117,7 @@ class Table:
         if self._indexes is None:
             self._state.track_changes()
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
-                self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
+                self._indexes = build(self._projection.indexes, decode_each(self._shown(self._state.rows.items())))
         elif self._times_forgotten != self._decoded.times_forgotten:
             self._forget_finds()
         return self._indexes
@@ -112,8 +134,15 @@ class Table:
         if not base:
             return None
         differing = {key: row for key, row in base.items() if row != rows.get(key)}
-        instead = {key: row for key, row in differing.items() if row is not None}
-        return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
+        instead = dict(self._shown((key, row) for key, row in differing.items() if row is not None))
+        gone = (differing.keys() & rows.keys()) - self._state.tombstones
+        return Difference(gone, _SomeRows(instead, self._decoded_at_watermark))
+
+    def _shown(self, rows: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, bytes]]:
+        """Those that are no tombstones."""
+        if not self._projection.tombstones:
+            return rows
+        return ((key, row) for key, row in rows if not is_tombstone(row))
 
     @property
     def _scope(self) -> str:
@@ -122,8 +151,9 @@ class Table:
 
     def keys(self) -> Iterable[str]:
         """Every row's key, in no order. Cost: none; O(rows) with a memory budget. Do not keep it while it moves."""
-        rows = self._state.rows
-        return rows.keys() if isinstance(rows, dict) else rows.keys_as_stored()
+        rows, tombstones = self._state.rows, self._state.tombstones
+        keys = rows.keys() if isinstance(rows, dict) else rows.keys_as_stored()
+        return (key for key in keys if key not in tombstones) if tombstones else keys
 
     def look_up(self, keys: Iterable[str]) -> list[Data]:
         """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""
@@ -176,4 +206,4 @@ class _SomeRows:
 
 def decode_or_none(key: str, row: bytes | None) -> Data | None:
     """A row that may not be there, decoded."""
-    return None if row is None else decode_data(row, f"key={key}")
+    return None if row is None or is_tombstone(row) else decode_data(row, f"key={key}")

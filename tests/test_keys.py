@@ -13,6 +13,7 @@ from logstore.keys import (
     NUMBER_MAX,
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
     Fold,
     Key,
@@ -24,6 +25,7 @@ from logstore.keys import (
     StoreKey,
     archive_key,
     chunk_key,
+    claim_key,
     entry_key,
     escape_name,
     is_name,
@@ -62,6 +64,7 @@ PARSES += [
     (f"chunks/{POINT}-{'0f' * 32}", ChunkKey(2, 7, bytes([15]) * 32)),
     ("archive/0000000003/00112233445566ff/0000000001", ArchiveKey(3, bytes.fromhex("00112233445566ff"), 1)),
     ("pins/00112233445566ff/0000000009", PinKey(bytes.fromhex("00112233445566ff"), 9)),
+    ("claims/Deploy%2Fment/d%201/0000000002", ClaimKey("Deploy/ment", "d 1", 2)),
 ]
 NUMBERS = "/0000000000/0000000000/0000000000"
 FOREIGN = [
@@ -91,6 +94,7 @@ FOREIGN = [
     *(f"archive/{end}" for end in ("", "0000000003", "0000000003/00112233445566FF/0000000001")),
     *(f"archive/{end}" for end in ("3/00112233445566ff/0000000001", "0000000003/00112233445566/0000000001")),
     *(f"pins/{end}" for end in ("", "00112233445566ff", "00112233445566ff/9", "00112233445566ff/0000000009/")),
+    *(f"claims/{end}" for end in ("", "k", "k/d", "k/d/2", "k//0000000002", "k/d/0000000002/", "k/d 1/0000000002")),
     *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
 ]
 
@@ -128,6 +132,8 @@ def build(key: Key) -> str:
             return archive_key(key)
         case PinKey():
             return pin_key(key)
+        case ClaimKey():
+            return claim_key(key)
 
 
 numbers = st.integers(0, NUMBER_MAX)

@@ -196,7 +196,7 @@ async def test_changes_count_from_the_call_not_from_the_first_step(log: Log, wri
         assert await anext(changes) == Change("c", None, {"total": 2})
         await changes.aclose()
         del changes
-        assert not view._subscribers
+        assert not view._subscriptions
 
 
 async def test_changes_before_a_subscription_are_not_told_and_harm_no_index(log: Log, writer: Writer) -> None:
