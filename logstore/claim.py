@@ -40,7 +40,7 @@ def encode_claim(claim: Claim) -> bytes:
         ObjectType.CLAIM,
         {
             "kind": claim.key.kind,
-            "key": claim.key.key,
+            "document": claim.key.key,
             "number": claim.key.number,
             "id": claim.id,
             "claimant": claim.claimant,
@@ -56,7 +56,7 @@ def decode_claim(key: ClaimKey, data: bytes) -> Claim:
     """Decode the claim found under ``key``; Corrupt, naming it, when it is anything else."""
     name = claim_key(key)
     fields = decode_fields(name, data, ObjectType.CLAIM)
-    if (fields.text("kind"), fields.text("key"), fields.number("number", NUMBER_MAX)) != (
+    if (fields.text("kind"), fields.text("document"), fields.number("number", NUMBER_MAX)) != (
         key.kind,
         key.key,
         key.number,
