@@ -11,11 +11,12 @@ Invariants:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from logstore import Event, Log, Receipt, Writer
 from logstore.claim import Claim
-from logstore.errors import AlreadyExists, Conflict, NotStored, Unavailable
+from logstore.errors import AlreadyExists, Conflict, LogStoreError, NotStored, Unavailable
 from logstore.keys import ClaimKey
 from projections.document import OVERDUE, Claimed, Write, claim_of
 from projections.view import View
@@ -85,7 +86,8 @@ class Claimant:
         receipt = await self._append(event)
         if receipt.stamp > last_stamp:
             return None
-        await self._view.wait_for(receipt)
+        with suppress(LogStoreError):  # it is stored, whatever the view meets
+            await self._view.wait_for(receipt)
         return receipt
 
     async def _append(self, event: Event) -> Receipt:

@@ -5,18 +5,18 @@ judges it is in ``document.py``; here is only when to look, when to append, and 
 
 Invariants:
 - What was acknowledged anywhere before ``update`` or ``delete`` was called is ordered before it (but for ``blind``).
-- A write that returned is in the caller's own view.
+- A write that returned is in the caller's own view; unless the view could not move, as its next refresh tells.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from logstore import Event, Log, Receipt, Writer, WriterSettings
-from logstore.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound
 from logstore.event import Data
 from projections.claims import Claimant
 from projections.document import Absent, Collection, Present, Write, inside, version_of
@@ -271,7 +271,8 @@ class Documents(Generic[T]):
     async def _append(self, key: str, write: Write, type: str, data: Data | None, meta: Data | None) -> Receipt:
         event = Event(self._collection.kind, key, type, data, {**(meta or {}), **write.meta()})
         receipt = await self._writer.append(event)
-        await self.view.wait_for(receipt)
+        with suppress(LogStoreError):  # it is stored, whatever the view meets
+            await self.view.wait_for(receipt)
         return receipt
 
     @property

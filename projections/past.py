@@ -75,7 +75,7 @@ class PastView(Table):
 
     async def _read_on(self, reader: Reader, at: int, later: Callable[[Run], None] | None = None) -> None:
         """Take in what is stamped at or below ``at``; refuse where that is not settled. ``later`` gets all that is."""
-        passed = self._state.watermark >= at
+        passed = self._state.watermark >= at and later is None
         if not passed:
             async with aclosing(reader.runs()) as runs:
                 async for run in runs:

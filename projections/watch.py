@@ -45,11 +45,11 @@ async def watch(log: Log, view: View, where: Where, after: str | None) -> AsyncG
     told = 0 if after is None else _stamp_of(log, after)
     subscription = view.subscribe()
     before, later = dict[str, Data](), set[str]()
-    if told:
+    if after is not None:
         past, later = await rows_and_later_keys(log, view.projection, told)
         before = _matching(past, where)
     now = _matching(view, where)  # from here no step but the caller's is between us and the subscription
-    later |= subscription.take_keys() if told else set()
+    later |= subscription.take_keys() if after is not None else set()
     differing = [key for key in before.keys() | now.keys() if not is_same(before.get(key), now.get(key))]
     first = sorted(later.union(differing), key=str.encode)
     documents = {key: _document(view, key) for key in first}
