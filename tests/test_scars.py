@@ -7,6 +7,7 @@ that the mistake broke.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from logstore import (
     Receipt,
     RetrySettings,
     Trimmed,
+    Unavailable,
     Unknown,
     WriterSettings,
 )
@@ -29,15 +31,16 @@ from logstore.snapshots import Snapshots
 from logstore.testing.process import current_process
 from projections import View
 from tests.scene import Gate, Scene, die, directed, event, hang, hang_after, lose, quick, read, take, until
-from tests.test_keeper import age, keep, live_a_day, of_chapter
+from tests.test_keeper import GRACE_MS, age, keep, live_a_day, of_chapter
 from tests.test_keeper import opened as opened_dropping
 from tests.test_looks import at_the_end, close_and_collect, note, opened, read_after, write
-from tests.test_retention_faults import big, dangling, napping, until_paused
+from tests.test_retention_faults import big, dangling, until_paused
 from tests.test_seal import finals
 from tests.test_snapshots import Diary, Things, thing
 from tests.test_unsettled import ATTEMPTS, become_unknown
 
 ALWAYS = 10**9
+PATIENT = replace(quick(), retry=RetrySettings(attempt_timeout_ms=3_600_000, deadline_ms=3_600_000))
 
 
 @directed
@@ -284,42 +287,39 @@ async def test_scar_a_lost_slot_that_a_tick_had_named(scene: Scene) -> None:
     assert not [final for final in finals(scene) if final[0] == 1]
 
 
+@pytest.mark.parametrize("stalled", ["before its point", "before its manifest"])
 @directed
-async def test_scar_a_snapshot_reuses_a_condemned_chunk(scene: Scene) -> None:
-    """RFC 0006 §3: a snapshotter that slept before it posted its point re-uses no collected chunk unnoticed."""
-    sleeper = scene.machine("sleeper")
-    manifests: list[Any] = []
-
-    async def live() -> None:
-        async with opened_dropping(sleeper) as log, View.open(log, Things()) as view:
-            manifests.append(await view.snapshot())
-            sleeper.script.on("get", "registration", napping(sleeper))
-            for _ in range(3):
-                try:
-                    manifests.append(await view.snapshot())
-                except LogStoreError as error:
-                    manifests.append(error)
-
-    async with opened_dropping(scene.machine("web")) as log, log.writer("web") as writer:
-        await writer.append_many([big(1, 0)])
-        await writer.append_many([big(2, 0)])
-        await writer.append_many([thing(3)])
-        living = sleeper.start(live())
-        await until_paused(sleeper)
+async def test_scar_a_snapshot_reuses_a_condemned_chunk(scene: Scene, stalled: str) -> None:
+    """RFC 0006 §3: a snapshot whose re-used chunks were collected under it is not given out; the next one is whole."""
+    sleeper, gate = scene.machine("sleeper"), Gate()
+    async with (
+        opened_dropping(scene.machine("web")) as log,
+        log.writer("web") as writer,
+        sleeper.open(PATIENT, grace_ms=GRACE_MS) as sleeper_log,
+        View.open(sleeper_log, Things()) as sleeping,
+    ):
+        for number in range(3):
+            await writer.append_many([big(number, 0)])
+        first = await sleeping.snapshot()
+        await writer.append(thing(3))
+        if stalled == "before its point":
+            sleeper.script.on("get", "registration", gate.after)
+        else:
+            sleeper.script.on("create", "/manifest/", gate.before)
+        second = asyncio.create_task(sleeping.snapshot())
+        await gate.met()
         async with View.open(log, Things()) as view:
             for version in range(1, 4):
-                for number in (1, 2):
-                    await writer.append_many([big(number, version % 3)])  # in the end as they were
+                await writer.append_many([big(number, version % 3) for number in range(2)])  # in the end as they were
                 await view.snapshot()
                 await age()
-            _ = [garbage async for garbage in log.keeper().collect()]
-    sleeper.process.resume()
-    await asyncio.wait([living])
-    living.result()
-    (_, *later) = manifests
-    whole = [not isinstance(one, LogStoreError) and not dangling(scene, one) for one in later]
-    silent = [one.point for one in later if not isinstance(one, LogStoreError) and dangling(scene, one)]
-    assert silent == [], (whole, silent)
+            for _ in range(2):  # manifests first
+                _ = [garbage async for garbage in log.keeper().collect()]
+        assert len(dangling(scene, first)) == 2
+        gate.open()
+        with pytest.raises(Unavailable):
+            await second
+        assert dangling(scene, await sleeping.snapshot()) == []
 
 
 @directed
@@ -455,8 +455,7 @@ async def test_scar_a_view_opened_during_collection(scene: Scene, held: str) -> 
     """What is deleted while a view begins with it is no damage: it lists again, and begins with what is there."""
     await live_a_day(scene, 1, snapshots=2)
     late, gate = scene.machine("late"), Gate()
-    patient = RetrySettings(attempt_timeout_ms=3_600_000, deadline_ms=3_600_000)
-    async with late.open(LogSettings(retry=patient), read_only=True) as log:
+    async with late.open(PATIENT, read_only=True) as log:
         late.script.on("get", held, gate.before)
         view = View.open(log, Things())
         entering = asyncio.create_task(view.__aenter__())
