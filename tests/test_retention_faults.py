@@ -50,18 +50,6 @@ PATIENT: Final = LogSettings(
 )
 
 
-def napping(machine: Machine) -> Any:
-    """An act: the request is answered, and the process is stopped before it hears of it, until ``resume``."""
-
-    async def nap(carry: Carry) -> Any:
-        answer = await carry()
-        machine.process.pause()
-        await asyncio.sleep(0)
-        return answer
-
-    return nap
-
-
 async def until_paused(machine: Machine) -> None:
     await until(lambda: machine.process.state.value == "paused")
 
