@@ -160,7 +160,7 @@ class Documents(Generic[T]):
         """
         data = self._dump(document)
         write = Write("create", self._collection.version)
-        self._judge(key, write, data)
+        await self._require_allowed(key, write, data, looked=False)
         if self._collection.unique:
             claimant = Claimant(self._log, self.view, self._writer, self._collection.kind)
             event = Event(self._collection.kind, key, type, data, meta)
@@ -190,11 +190,11 @@ class Documents(Generic[T]):
         Cost: a barrier (one GET for the roster and each open session, shared by concurrent calls), and an append.
         Raises NotFound, Conflict where that can be seen already; InvalidArgument; what ``Writer.append`` does.
         """
-        if not blind:
+        if looked := not blind or key not in self:
             await self.view.refresh()
         patch = change if isinstance(change, Mapping) else self._patch_by(key, change)
         write = Write("update", self._collection.version, if_version, when)
-        self._judge(key, write, patch)
+        await self._require_allowed(key, write, patch, looked=looked)
         return WriteReceipt(await self._append(key, write, type, patch, meta), self.view, write, key)
 
     async def delete(
@@ -211,7 +211,7 @@ class Documents(Generic[T]):
         if not blind:
             await self.view.refresh()
         write = Write("delete", self._collection.version, if_version, when)
-        self._judge(key, write, None)
+        await self._require_allowed(key, write, None, looked=not blind)
         return WriteReceipt(await self._append(key, write, type, None, meta), self.view, write, key)
 
     async def modify(
@@ -255,8 +255,21 @@ class Documents(Generic[T]):
     def _dump(self, document: T | Data) -> Data:
         return document if isinstance(document, Mapping) else self._model.dump(document)
 
+    async def _require_allowed(self, key: str, write: Write, data: Data | None, *, looked: bool) -> None:
+        """Raise what stands against a write, before anything is appended. ``looked``: the view is at the tail.
+
+        A view that is behind may let a write pass, which the fold will judge; it must not refuse one.
+        """
+        try:
+            self._judge(key, write, data)
+        except (AlreadyExists, NotFound, Conflict):
+            if looked:
+                raise
+            await self.view.refresh()
+            self._judge(key, write, data)
+
     def _judge(self, key: str, write: Write, data: Data | None) -> None:
-        """Raise, before anything is appended, what the fold would find against a write now."""
+        """Raise what the fold would find against a write now."""
         row = self.view.get(key)
         before, version = (None, "") if row is None else (row["doc"], version_of(row))
         try:
