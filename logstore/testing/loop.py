@@ -40,6 +40,7 @@ Ts = TypeVarTuple("Ts")
 
 CALLBACK_S = 1e-6  # running takes time, if little: who waits in a loop for a rounding error gets past it
 CLOSE_ATTEMPTS_MAX = 100  # a coroutine may wait in its finally blocks; each attempt gets past one wait
+_STEPS = ("async_generator_asend", "async_generator_athrow")
 
 
 class Stuck(AssertionError):
@@ -388,7 +389,7 @@ def _end(waiter: Any) -> None:
 
 def _awaited_by(waiter: Any) -> Any:
     """What a coroutine, a generator, or the step of an asynchronous generator waits for."""
-    if type(waiter).__name__ == "async_generator_asend":  # which does not say whose step it is
+    if type(waiter).__name__ in _STEPS:  # which do not say whose they are
         waiter = next(each for each in gc.get_referents(waiter) if isinstance(each, AsyncGeneratorType))
     names = ("cr_await", "gi_yieldfrom", "ag_await")
     return next((inner for name in names if (inner := getattr(waiter, name, None)) is not None), None)
