@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.table import Table
@@ -16,7 +17,7 @@ from projections.cli.demo import requests_table
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.history import load_history
 
-COMMITS: int = 250
+COMMITS: Final = 60
 
 
 @click.command()
