@@ -123,15 +123,21 @@ class Write(NamedTuple):
         """Return the write that an event with this meta is; Rejected for what is none."""
         fields: Any = (meta or {}).get(META)
         match fields:
-            case {"do": str() as do, "schema": int() as schema} if do in _DO and schema > 0:
+            case {"do": str() as do, "schema": int() as schema} if do in _DO and _is_number(schema, 1):
                 pass
             case _:
                 raise Rejected("not written by a document store")
         if_version, when, claim = fields.get("if_version"), fields.get("when", ()), fields.get("claim")
+        if if_version is not None and not isinstance(if_version, str):
+            raise Rejected("not a version")
+        try:
+            Query.parse(when)
+        except InvalidArgument as error:
+            raise Rejected(f"not clauses: {error}") from error
         match claim:
             case None:
                 claimed = None
-            case (int() as number, int() as last_stamp, str() as claimant):
+            case (number, last_stamp, str() as claimant) if _is_number(number) and _is_number(last_stamp):
                 claimed = Claimed(number, last_stamp, claimant)
             case _:
                 raise Rejected("not a claim")
@@ -276,6 +282,10 @@ def version_of(row: Data) -> str:
     if type(digest) is not bytes:
         raise Corrupt(f"not a document's row at={row['at']!r:.60}; run `logstore check`")
     return str(Version(writes, digest))
+
+
+def _is_number(value: object, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
 def _clause(clause: Sequence[Any]) -> str:
