@@ -135,6 +135,13 @@ def test_values_are_the_same_when_they_are_stored_alike(one: Any, other: Any) ->
     assert patch_between({"a": one}, {"a": other}) == {"a": other}
 
 
+@pytest.mark.parametrize("value", [2**70, {1, 2}, object(), "\ud800", 1j])
+def test_a_value_that_cannot_be_stored_is_the_same_as_no_other(value: Any) -> None:
+    """So it gets into the patch, where the append refuses it with the document's name."""
+    assert not is_same(1, value)
+    assert patch_between({"a": 1}, {"a": value}) == {"a": value}
+
+
 @pytest.mark.parametrize(
     ("patch", "path", "is_touched"),
     [
