@@ -15,7 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
@@ -113,7 +113,7 @@ class Write(NamedTuple):
         if self.if_version is not None:
             fields["if_version"] = self.if_version
         if self.when:
-            fields["when"] = [list(clause) for clause in self.when]
+            fields["when"] = [list(map(_storable, clause)) for clause in self.when]
         if self.claim is not None:
             fields["claim"] = list(self.claim)
         return {META: fields}
@@ -282,6 +282,11 @@ def version_of(row: Data) -> str:
     if type(digest) is not bytes:
         raise Corrupt(f"not a document's row at={row['at']!r:.60}; run `logstore check`")
     return str(Version(writes, digest))
+
+
+def _storable(part: object) -> object:
+    """A part of a clause; ``in`` takes sets, the log does not."""
+    return list(part) if isinstance(part, Set) else part
 
 
 def _is_number(value: object, least: int = 0) -> bool:

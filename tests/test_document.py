@@ -238,6 +238,14 @@ def test_all_clauses_of_when_must_hold(when: Any, holds: bool) -> None:
                     judged(document, each, {"x": 1})
 
 
+def test_a_set_in_a_clause_is_stored_as_a_list() -> None:
+    """``when`` takes what ``find`` takes: a set of values, too."""
+    write = Write.parse(stored(written(Write("update", when=[("status", "in", {1, 2})])), 1).meta)
+    assert judged({"status": 1}, write, {"x": 1}) == {"status": 1, "x": 1}
+    with pytest.raises(Rejected):
+        judged({"status": 3}, write, {"x": 1})
+
+
 def test_the_guard_sees_before_and_after_and_has_the_last_word() -> None:
     """For create, update and delete; what it raises is what is told."""
     seen: list[tuple[Data | None, Data | None]] = []
