@@ -242,10 +242,10 @@ class CollectionFold(Projection):
         claim = _claim_of(state) if self.collection.unique else ()
         if self.collection.unique and write.do == "create":
             if write.claim is not None:
-                if claim and write.claim.number <= claim[0]:
-                    return state  # a copy: somebody appended it in the owner's stead, or the owner did
                 if event.stamp > write.claim.last_stamp:
                     raise Rejected(OVERDUE)
+                if claim and write.claim.number <= claim[0]:
+                    return state  # a copy: somebody appended it in the owner's stead, or the owner did
                 claim, writer = write.claim[:2], write.claim.claimant
             elif write.schema >= self.collection.version:
                 raise Rejected("created without a claim, in a collection that is unique")

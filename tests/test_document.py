@@ -585,6 +585,15 @@ def test_a_tombstone_is_no_document() -> None:
         assert history.refused[-1] == Absent.REASON
 
 
+def test_what_becomes_of_an_event_above_the_last_stamp_does_not_depend_on_the_tombstone() -> None:
+    """P8: whether a tombstone was still there depends on how the watermark rose; what is told may not."""
+    for event in (claimed(0, 100, {"n": 1}), claimed(1, 300, {"n": 2})):
+        with_it = History(UNIQUE).take(claimed(0, 100, {"n": 1}), 10).take(written(DELETE), 11).take(event, 200)
+        without = History(UNIQUE).take(event, 200)
+        assert with_it.refused[-1] == without.refused[-1]
+        assert with_it.doc == without.doc
+
+
 def test_a_creation_without_a_claim_is_refused_by_a_collection_that_is_unique() -> None:
     """Unless it was written when the collection was not: by a lower version."""
     history = History(UNIQUE).take(written(CREATE, {"n": 1}))
