@@ -246,7 +246,8 @@ class CollectionFold(Projection):
                     raise Rejected(OVERDUE)
                 if claim and write.claim.number <= claim[0]:
                     return state  # a copy: somebody appended it in the owner's stead, or the owner did
-                claim, writer = write.claim[:2], write.claim.claimant
+                last_stamp = max([write.claim.last_stamp, *claim[1:]])  # an earlier clock may have been ahead
+                claim, writer = (write.claim.number, last_stamp), write.claim.claimant
             elif write.schema >= self.collection.version:
                 raise Rejected("created without a claim, in a collection that is unique")
         before = version = None

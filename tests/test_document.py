@@ -594,6 +594,20 @@ def test_what_becomes_of_an_event_above_the_last_stamp_does_not_depend_on_the_to
         assert with_it.doc == without.doc
 
 
+def test_no_copy_of_an_earlier_claim_counts_after_a_later_one_was_deleted() -> None:
+    """Also where the later claim was decided by a slower clock, and is over before the earlier one.
+
+    A claims by a clock that is ahead, and sleeps; B appends in its stead and deletes; C claims by a clock that is
+    right, creates and deletes. Then A wakes up, within its claim.
+    """
+    history = History(UNIQUE)
+    history.take(claimed(0, 104, {"n": 1}, claimant="a"), 10, writer="b").take(written(DELETE), 11)
+    history.take(claimed(1, 101, {"n": 2}, claimant="c"), 12, writer="c").take(written(DELETE), 13)
+    assert isinstance(history.row, Tombstone)
+    assert history.row.until == 104, "until then a copy of the first may come"
+    assert history.take(claimed(0, 104, {"n": 1}, claimant="a"), 103, writer="a").doc is None
+
+
 def test_a_creation_without_a_claim_is_refused_by_a_collection_that_is_unique() -> None:
     """Unless it was written when the collection was not: by a lower version."""
     history = History(UNIQUE).take(written(CREATE, {"n": 1}))
