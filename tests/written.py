@@ -70,8 +70,9 @@ class History:
         """One more event."""
         self._stamp = self._stamp + 1 if stamp is None else stamp
         refusal = None
+        state = None if self._state is None else decode_state(self._state, "d", self._stamp)
         try:
-            after = self._fold.apply(self.row, stored(event, self._stamp, writer=writer))
+            after = self._fold.apply(state, stored(event, self._stamp, writer=writer))
         except Rejected as rejected:
             refusal = str(rejected)
         else:
