@@ -182,8 +182,9 @@ class Documents(Generic[T]):
     ) -> WriteReceipt:
         """Change fields of a document: by a patch (nested; None removes a field), or by a function.
 
-        The function gets a copy and changes it, or returns another; what differs becomes the patch. Fields that are not
-        in the patch are left to others. ``if_version``: only this version is changed; ``when``: clauses as of ``find``
+        The function gets a copy and changes it, or returns another; what differs becomes the patch (of a model: from
+        what the document is as a model, so neither its defaults nor what it does not know). Fields that are not in the
+        patch are left to others. ``if_version``: only this version is changed; ``when``: clauses as of ``find``
         that must hold. Both are judged where the event comes to stand, as the collection's guard is: ``settled`` on the
         receipt tells. ``blind``: do not look at what others wrote first; for fields that one process alone writes.
 
@@ -247,10 +248,9 @@ class Documents(Generic[T]):
         row = self.view.get(key)
         if row is None:
             raise self._absent(key)
-        document = row["doc"]
-        copy = self._model.load(thawed(document))
+        copy, untouched = self._model.load(thawed(row["doc"])), self._model.load(row["doc"])
         changed = function(copy)
-        return patch_between(document, self._dump(copy if changed is None else changed))
+        return patch_between(self._dump(untouched), self._dump(copy if changed is None else changed))
 
     def _dump(self, document: T | Data) -> Data:
         return document if isinstance(document, Mapping) else self._model.dump(document)
