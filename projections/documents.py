@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from logstore import Event, Log, Receipt, Writer, WriterSettings
 from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound
-from logstore.event import Data
+from logstore.event import Data, EventEncoder
 from projections.claims import Claimant
 from projections.document import Absent, Collection, Present, Write, inside, version_of
 from projections.model import PLAIN, Model, model_of
@@ -79,6 +79,7 @@ class Documents(Generic[T]):
         self.view = view
         self._writer_ = writer
         self._model = model
+        self._encoder = EventEncoder()
 
     def __repr__(self) -> str:
         return f"<Documents {self._collection!r} {len(self)}>"
@@ -273,13 +274,15 @@ class Documents(Generic[T]):
         row = self.view.get(key)
         before, version = (None, "") if row is None else (row["doc"], version_of(row))
         try:
-            self._collection.judge(before, version, write, data, self._writer.name)
+            after = self._collection.judge(before, version, write, data, self._writer.name)
         except Present as error:
             raise AlreadyExists(f"there is such a document {self._where(key)}; update it") from error
         except Absent as error:
             raise self._absent(key) from error
         except Rejected as error:
             raise Conflict(f"{write.do} refused: {error} {self._where(key)}; read it again, decide again") from error
+        if after is not None:
+            self._encoder.encode_data({"doc": after}, key, "row")  # or the fold would fail on it
 
     async def _append(self, key: str, write: Write, type: str, data: Data | None, meta: Data | None) -> Receipt:
         event = Event(self._collection.kind, key, type, data, {**(meta or {}), **write.meta()})

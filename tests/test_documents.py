@@ -467,6 +467,33 @@ def nested(levels: int) -> Any:
     return document
 
 
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_document_that_cannot_be_a_row_is_refused_at_the_call(unique: bool) -> None:
+    """Too deep, too big, or not storable: nothing is appended, nothing claimed, and the key stays free."""
+
+    @directed
+    async def play(scene: Scene) -> None:
+        async with serving(scene.machine("web"), Collection("Doc", unique=unique)) as db:
+            docs = db.collection("Doc")
+            for document, error in [
+                (nested(LEVELS_MAX), InvalidArgument),
+                (nested(LEVELS_MAX + 1), InvalidArgument),
+                ({"x": float("nan")}, InvalidArgument),
+                ({1: 2}, InvalidArgument),
+                ({"x": b"x" * (9 << 20)}, LimitExceeded),
+            ]:
+                with pytest.raises(error):
+                    await docs.create("d", document)
+            assert scene.store.keys("claims/") == []
+            await (await docs.create("d", nested(LEVELS_MAX - 1))).settled(60)
+            if not unique:
+                with pytest.raises(InvalidArgument):
+                    await docs.update("d", nested(LEVELS_MAX))
+        assert len(await logged(scene)) == 1
+
+    play()
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("find", {"where": "status"}),
     ("find", {"where": None}),
