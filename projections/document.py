@@ -31,6 +31,7 @@ from projections.query import Query, Where
 from projections.tombstone import Tombstone
 
 __all__ = [
+    "META",
     "OVERDUE",
     "Absent",
     "Claimed",
@@ -273,7 +274,9 @@ def claim_of(row: Data | Tombstone | None) -> int:
 
 
 def inside(field: str) -> str:
-    """A document's field, or "-" and the field, as a field of its row."""
+    """A document's field, or "-" and the field, as a field of its row. What is no field stays none."""
+    if field.startswith("--"):
+        return field
     return f"-doc.{field[1:]}" if field.startswith("-") else f"doc.{field}"
 
 

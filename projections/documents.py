@@ -19,7 +19,7 @@ from logstore import Event, Log, Receipt, Writer, WriterSettings
 from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound
 from logstore.event import Data, EventEncoder
 from projections.claims import Claimant
-from projections.document import Absent, Collection, Present, Write, inside, version_of
+from projections.document import META, Absent, Collection, Present, Write, inside, version_of
 from projections.model import PLAIN, Model, model_of
 from projections.patch import patch_between, thawed
 from projections.projection import Rejected
@@ -159,6 +159,7 @@ class Documents(Generic[T]):
         InvalidArgument, Conflict (the guard), and what ``Writer.append`` does; if unique Unavailable where it is not
         known: create it again, and see.
         """
+        self._require_sound(key, type, meta)
         data = self._dump(document)
         write = Write("create", self._collection.version)
         await self._require_allowed(key, write, data, looked=False)
@@ -192,6 +193,9 @@ class Documents(Generic[T]):
         Cost: a barrier (one GET for the roster and each open session, shared by concurrent calls), and an append.
         Raises NotFound, Conflict where that can be seen already; InvalidArgument; what ``Writer.append`` does.
         """
+        self._require_sound(key, type, meta, if_version)
+        if not callable(change) and not isinstance(change, Mapping):
+            raise InvalidArgument(f"a change is a patch or a function change={change!r:.60} {self._where(key)}")
         if looked := not blind or key not in self:
             await self.view.refresh()
         patch = change if isinstance(change, Mapping) else self._patch_by(key, change)
@@ -210,6 +214,7 @@ class Documents(Generic[T]):
         meta: Data | None = None,
     ) -> WriteReceipt:
         """Delete a document. Arguments, cost and errors are those of ``update``."""
+        self._require_sound(key, type, meta, if_version)
         if not blind:
             await self.view.refresh()
         write = Write("delete", self._collection.version, if_version, when)
@@ -255,6 +260,14 @@ class Documents(Generic[T]):
 
     def _dump(self, document: T | Data) -> Data:
         return document if isinstance(document, Mapping) else self._model.dump(document)
+
+    def _require_sound(self, key: str, type: str, meta: Data | None, if_version: str | None = None) -> None:
+        """Raise InvalidArgument for what no event can have."""
+        self._encoder.encode(Event(self._collection.kind, key, type, None, meta))
+        if META in (meta or {}):
+            raise InvalidArgument(f"that name in meta is the store's own name={META} {self._where(key)}")
+        if if_version is not None and not isinstance(if_version, str):
+            raise InvalidArgument(f"a version is a text, as `version` returns if_version={if_version!r:.40}")
 
     async def _require_allowed(self, key: str, write: Write, data: Data | None, *, looked: bool) -> None:
         """Raise what stands against a write, before anything is appended. ``looked``: the view is at the tail.
@@ -404,6 +417,6 @@ def _of_rows(where: Where) -> Where:
 
 
 def _of_rows_order(order_by: Sequence[str]) -> Sequence[str]:
-    if isinstance(order_by, str) or not all(isinstance(field, str) for field in order_by):
+    if not isinstance(order_by, (list, tuple)) or not all(isinstance(field, str) for field in order_by):
         return order_by
     return [inside(field) for field in order_by]

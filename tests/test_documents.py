@@ -351,6 +351,48 @@ async def test_a_function_changes_a_copy_and_the_difference_is_the_patch(scene: 
     ]
 
 
+@directed
+async def test_an_event_carries_the_callers_type_and_meta(scene: Scene) -> None:
+    """Beside what the fold needs, for create, update, delete, in collections of both sorts; "document" is ours."""
+    unique = Collection("Doc", unique=True)
+    for collection in (DOC, unique):
+        async with serving(scene.machine(f"web {collection}"), collection, writer="web") as db:
+            docs = db.collection("Doc")
+            await (await docs.create("d", {}, type="born", meta={"actor": "ann"})).settled(60)
+            await docs.update("d", {}, type="aged", meta={"actor": "bob"})
+            await docs.delete("d", type="died", meta={"actor": "cid"})
+            with pytest.raises(InvalidArgument, match="document"):
+                await docs.create("e", {}, meta={"document": "mine"})
+        events = (await logged(scene))[-3:]
+        assert [(type_, meta["actor"], meta["document"]["do"]) for type_, _, _, meta in events] == [
+            ("born", "ann", "create"),
+            ("aged", "bob", "update"),
+            ("died", "cid", "delete"),
+        ]
+
+
+@directed
+async def test_a_function_that_fails_or_returns_nonsense_appends_nothing(scene: Scene) -> None:
+    """Its exception is the caller's; what is no document is InvalidArgument: a lambda that pops, say."""
+    async with serving(scene.machine("web")) as db:
+        docs = db.collection("Doc")
+        await docs.create("d", {"n": 1})
+        with pytest.raises(ZeroDivisionError):
+            await docs.update("d", lambda document: document.update(n=1 / 0))
+        changes: list[Callable[[Any], Any]] = [
+            lambda document: document.pop("n"),
+            lambda document: [document],
+            lambda document: "text",
+            lambda document: document.update(n=2**70),
+            lambda document: document.update(n={1}),
+        ]
+        for change in changes:
+            with pytest.raises(InvalidArgument):
+                await docs.update("d", change)
+        assert docs.get("d") == {"n": 1}
+    assert len(await logged(scene)) == 1
+
+
 # Whole changes: modify
 
 
@@ -539,6 +581,30 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(("method", "arguments"), BAD, ids=lambda each: str(each)[:60])
+@pytest.mark.parametrize("unique", [False, True], ids=["shared", "unique"])
+async def test_bad_arguments_are_named_and_change_nothing(method: str, arguments: dict[str, Any], unique: bool) -> None:
+    """InvalidArgument (a cursor: InvalidCursor) at the call, in collections of both sorts; no claim, no event."""
+    store = MemoryStore()
+    async with (
+        logstore.open(store) as log,
+        DocumentStore.open(log, writer="web", collections=[Collection("Doc", unique=unique)]) as db,
+    ):
+        docs = db.collection("Doc")
+        await docs.create("d", {"n": 1})
+        names = [listed.key async for listed in store.list("")]
+
+        async def call() -> None:
+            answer = getattr(docs, method)(**arguments)
+            if method in {"create", "update", "delete"}:
+                await answer
+
+        with pytest.raises((InvalidArgument, InvalidCursor)):
+            await call()
+        assert [listed.key async for listed in store.list("")] == names
+        assert docs.find().rows == [{"n": 1}]
+
+
 # Queries
 
 
@@ -678,6 +744,21 @@ async def test_a_function_of_a_model_writes_what_it_changed_and_nothing_else(sce
             await (await deployments.update(key, rename)).settled(60)
         assert docs.get("e") == {"title": "b", "main": {"name": "m", "status": 1}}
         assert docs.get("f") == {"title": "b"}
+
+
+async def test_what_is_no_model_is_refused() -> None:
+    """A plain class; and a kind that is not open."""
+    async with (
+        logstore.open(MemoryStore()) as log,
+        DocumentStore.open(log, writer="web", collections=[DOC]) as db,
+    ):
+        for model in (int, object, MemoryStore):
+            with pytest.raises(InvalidArgument, match="a model is"):
+                db.collection("Doc", model)
+        with pytest.raises(InvalidArgument, match="no such collection"):
+            db.collection("Other")
+        with pytest.raises(InvalidArgument):
+            await db.collection("Doc", Deployment).create("d", 5)  # type: ignore[arg-type]  # the mistake
 
 
 # Opening
