@@ -80,6 +80,7 @@ class Claimant:
         last_stamp = self._log.claims.last_stamp()
         write = Write("create", schema, claim=Claimed(key.number, last_stamp, self._writer.name))
         event = event._replace(meta={**(event.meta or {}), **write.meta()})
+        self._writer.require_storable(event)  # or the key would be claimed for what nobody can append
         claim = await self._log.claims.take(key, self._writer.name, event, last_stamp)
         if claim is None:
             return None
