@@ -57,7 +57,9 @@ class ObjectType(enum.IntEnum):
     CHUNK = 6
     PIN = 7
     ARCHIVE = 9
+    STAGE_PAGE = 10
     REGISTRATION = 11
+    STAGE_GONE = 12
 
 
 BODY_BYTES_MAX: Final = {
@@ -69,7 +71,9 @@ BODY_BYTES_MAX: Final = {
     ObjectType.CHUNK: 1 << 10,
     ObjectType.PIN: 1 << 20,
     ObjectType.ARCHIVE: 64 << 20,
+    ObjectType.STAGE_PAGE: 1 << 10,
     ObjectType.REGISTRATION: 1 << 20,
+    ObjectType.STAGE_GONE: 1 << 20,
 }
 
 
