@@ -57,6 +57,7 @@ from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
+from logstore.stageretention import DroppedStageLog
 from logstore.survey import OpenSessionSurvey, Sealing, Survey
 from logstore.writer import Writer, WriterSettings, WriterStatistics
 
@@ -92,6 +93,7 @@ __all__ = [
     "KeepSettings",
     "Retirement",
     "Garbage",
+    "DroppedStageLog",
     "Pin",
     # The store below, and time
     "FileStore",

@@ -1,7 +1,7 @@
 """Walk everything that lies in a store and list all that is wrong with it, not only the first.
 
-Four passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
-snapshots (``snapshotcheck.py``) and archives (``archivecheck.py``).
+Passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
+snapshots (``snapshotcheck.py``), archives (``archivecheck.py``) and stage logs (``stagecheck.py``).
 A reader stops at the first damage, because it must not pass over anything; a check goes on behind it, with
 less knowledge: what follows a lost or unreadable object is checked for itself and against what comes next, not
 against what is gone. The log may be in use meanwhile: what a listing seems to lack is asked for by name before it is
@@ -48,12 +48,13 @@ from logstore.retired import Retired
 from logstore.segment import Segment
 from logstore.session import SessionId, Tip
 from logstore.snapshotcheck import check_snapshots
+from logstore.stagecheck import check_stage_logs
 from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check", "decode_segment_data"]
 
-RESERVED: Final = frozenset({"claims", "stagelogs"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins"})
+RESERVED: Final = frozenset({"claims"})
+_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "stagelogs"})
 
 
 T = TypeVar("T")
@@ -134,6 +135,9 @@ class _Check:
             async for finding in findings:
                 yield finding
         async with aclosing(check_archives(self._store, self._progress)) as findings:
+            async for finding in findings:
+                yield finding
+        async with aclosing(check_stage_logs(self._store, self._progress)) as findings:
             async for finding in findings:
                 yield finding
         if identity.size == 0 and identity.damage is None:

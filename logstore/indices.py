@@ -1,8 +1,8 @@
 """Which indices are stored, as ranges. Pure.
 
 A process usually writes one block after the other, so that all the indices of a stage log are a range or a few. What
-lies below ``known_from`` a set may leave open: who begins at the end of a stage log knows its last range, and reads back
-only if somebody asks for what lies before it.
+lies below ``known_from`` a set may leave open: who begins at the end of a stage log knows its last range, and reads
+back only if somebody asks for what lies before it.
 
 Invariants:
 - Ranges are ascending, not empty, and neither overlap nor touch.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from itertools import pairwise
 
 __all__ = ["Indices"]
 
@@ -86,4 +87,4 @@ class Indices:
     def _check(self) -> None:
         assert len(self._starts) == len(self._stops)
         ends = [end for both in zip(self._starts, self._stops, strict=True) for end in both]
-        assert all(before < after for before, after in zip(ends, ends[1:], strict=False)), "ascending, none touch"
+        assert all(before < after for before, after in pairwise(ends)), "ascending, none touch"

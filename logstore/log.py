@@ -274,6 +274,7 @@ class Log:
             rng=self._rng,
             local=self._local,
             close_chapter=self.close_chapter,
+            stage_chain=self.stage_chain,
         )
 
     @property
@@ -320,9 +321,7 @@ class Log:
     def stage_chain(self, stage: StageId) -> StageChain:
         """The objects of one stage log. Cost: none."""
         name = stage_gone_key(stage)
-        look = Look(
-            self._store, self._store_time, self.identity.grace_ms, name, lambda data: decode_gone(stage, data)
-        )
+        look = Look(self._store, self._store_time, self.identity.grace_ms, name, lambda data: decode_gone(stage, data))
         return StageChain(stage, self._objects, look)
 
     async def stage_logs_of(self, deployment: str) -> list[StageId]:

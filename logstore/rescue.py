@@ -60,6 +60,7 @@ from logstore.remains import KeptSession, PlannedEntry, Remains, loss, survey_re
 from logstore.retired import Retired, RetiredSession, encode_retired
 from logstore.segment import Segment, SegmentEncoder, attached_to
 from logstore.snapshotcheck import check_snapshots
+from logstore.stagerescue import rescue_stage_logs
 from logstore.transfer import carry, place
 from logstore.walk import fetch
 
@@ -100,6 +101,7 @@ async def rescue(
     rescuer = _Rescue(source, target, remains, progress, rng)
     await rescuer.copy_log(root or bytes(DIGEST_BYTES))
     await rescuer.copy_snapshots()
+    await rescuer.copy_stage_logs()
     await rescuer.require_not_retired_meanwhile()
     for finding in remains.losses:
         on_loss(finding)
@@ -273,6 +275,10 @@ class _Rescue:
         await carry(_each(chunks), self._source, self._target, self._progress)
         for manifest in kept:
             await self._place(manifest_key(manifest.key), encode_manifest(await self._as_in_copy(manifest)))
+
+    async def copy_stage_logs(self) -> None:
+        """Those that are left, each up to what is lost."""
+        await rescue_stage_logs(self._source, self._target, self._progress, self._lose)
 
     async def _copy_registrations(self, names: list[str], bad: dict[str, str]) -> None:
         """Those that are left, numbered anew: the newest counts, as it did."""

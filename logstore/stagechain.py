@@ -1,11 +1,11 @@
 """The chain of pages that a stage log is: found, fetched, read on, created.
 
-docs/rfcs/0010-stage-logs.md. Whoever reads or writes a stage log stands on a page, or before the first, and goes on from
-there. Where to begin is found by galloping over heads, a few bytes each: they say up to which index the chain has come.
+docs/rfcs/0010-stage-logs.md. Whoever reads or writes a stage log stands on a page, or before the first, and goes on
+from there. Where to begin is found by galloping over heads: they say up to which index the chain has come.
 
 Invariants:
 - What is concluded from a page or a 404 is concluded while the stage log is known not to be gone (the sleeper's rule).
-- Pages are handed out in order, each verified against the one before; an absent one is the end only if none lies behind.
+- Pages are handed out in order, each verified against the one before; where one is absent none must lie behind.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class StageChain:
         if await self.head(number) is not None:
             return False
         name = stage_page_key(StagePageKey(self.stage, number))
-        await self.accuse(Missing(f"a page of a stage log is gone key={name}; restore it, or the log ends before it"))
+        return await self.accuse(Missing(f"a page of a stage log is gone key={name}; restore it"))
 
     async def require_kept(self) -> None:
         """Raise Trimmed when the stage log is gone. To be called after what one concludes from, and before concluding.
@@ -137,7 +137,10 @@ class StageChain:
             raise self._trimmed()
 
     async def accuse(self, error: Corrupt | Missing) -> Never:
-        """Raise ``error`` about a page, unless the stage log is gone, for then it proves nothing: Trimmed. Cost: a GET."""
+        """Raise ``error`` about a page; Trimmed where the stage log is gone, for then it proves nothing.
+
+        Cost: one GET.
+        """
         if await self._look.look() is not None:
             raise self._trimmed() from error
         raise error

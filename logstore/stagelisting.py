@@ -49,7 +49,9 @@ async def listed_stages(store: FileStore, prefix: str = STAGE_LOGS) -> AsyncGene
         yield stage
 
 
-async def _of_stages(listing: AsyncIterator[Listed]) -> AsyncGenerator[tuple[Listed, StageGoneKey | StagePageKey], None]:
+async def _of_stages(
+    listing: AsyncIterator[Listed],
+) -> AsyncGenerator[tuple[Listed, StageGoneKey | StagePageKey], None]:
     async for listed in listing:
         if isinstance(key := parse_key(listed.key), StageGoneKey | StagePageKey):
             yield listed, key

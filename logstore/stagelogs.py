@@ -149,8 +149,8 @@ class Stage:
         What was acknowledged before the call, by anyone, is in it. All of it is in memory at once; ``follow`` is not.
 
         Cost: a GET per page from the first on that may hold such a block, up to 7 more at the end, and one. Where it
-        begins is found by 2·log2 of the pages before, GETs of 176 bytes; at once where the last ``fetch`` of this object
-        ended: then one GET if nothing is new, once a minute two. Two more the first time, one each half grace.
+        begins is found by 2·log2 of the pages before, GETs of 176 bytes; at once where the last ``fetch`` of this
+        object ended: then one GET if nothing is new, once a minute two. Two more the first time, one each half grace.
         Raises NotFound when nothing was ever written, Trimmed, Corrupt, Missing, Unavailable.
         """
         cursor = await self._cursor_at(_checked_offset(offset))
@@ -168,10 +168,10 @@ class Stage:
         """Yield what is stored from index ``offset`` on, then what comes, until the stage log is complete.
 
         In the order in which it is stored, which is that of indices where they were written so; waits for a stage log
-        that nobody has begun. Holds up to 8 pages at a time, and no more than one beyond 8 MiB.
+        that nobody has begun. Holds 8 pages at a time at most, and fewer where they are large.
 
-        Cost: as ``fetch``; then a GET per poll, and one more each minute. Raises Trimmed, Corrupt, Missing, Unavailable:
-        go on from the last index.
+        Cost: as ``fetch``; then a GET per poll, and one more each minute. Raises Trimmed, Corrupt, Missing;
+        Unavailable: go on from the last index.
         """
         cursor, pause_ms = await self._cursor_at(_checked_offset(offset)), float(self._follow.poll_ms_min)
         while True:

@@ -16,7 +16,8 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import pairwise
+from typing import Any, Final
 
 import msgpack
 import zstandard
@@ -52,7 +53,8 @@ _LISTS_MAX: Final = 4  # one of columns, three of them lists; more is a bomb
 _ZSTD_LEVEL: Final = 3  # text, written once and read seldom
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Block:
     """Some lines of a stage's log. ``index`` says where they belong, and tells a block that is sent again.
 
     ``severity`` is 0 to 255 and means what its writers agree on (PipeCD: 0 information, 1 success, 2 error);
@@ -113,7 +115,9 @@ def check_block(block: Block) -> int:
 
 def _require_int(value: int, maximum: int, name: str, block: Block) -> None:
     if type(value) is not int or not 0 <= value <= maximum:
-        raise InvalidArgument(f"needs a whole number from 0 to {maximum} {name}={value!r:.40} index={block.index!r:.40}")
+        raise InvalidArgument(
+            f"needs a whole number from 0 to {maximum} {name}={value!r:.40} index={block.index!r:.40}"
+        )
 
 
 def encode_page(
@@ -161,8 +165,14 @@ def _digest_of(stage: StageId) -> bytes:
 
 
 def _pack(blocks: Sequence[Block]) -> bytes:
-    indices, texts, severities, times = zip(*blocks, strict=True)
-    packed: bytes = msgpack.packb([indices, texts, bytes(severities), times])
+    packed: bytes = msgpack.packb(
+        [
+            [block.index for block in blocks],
+            [block.text for block in blocks],
+            bytes([block.severity for block in blocks]),
+            [block.created_ms for block in blocks],
+        ]
+    )
     return packed
 
 
@@ -209,9 +219,7 @@ def _decode_header(key: StagePageKey, data: bytes) -> tuple[PageHead, int, bytes
     if not (limits_held and empty_alike and range_is_one and flags_agree and first_alike):
         raise _contradicts(name)
     size = HEAD_BYTES + stored_size
-    head = PageHead(
-        key, complete, abandoned, run, stop, count, size, size + unpacked_size, previous, frame.digest
-    )
+    head = PageHead(key, complete, abandoned, run, stop, count, size, size + unpacked_size, previous, frame.digest)
     return head, unpacked_size, stored_digest, frame.rest
 
 
@@ -229,7 +237,7 @@ def _unpack(stored: memoryview, size: int, count: int) -> tuple[Block, ...]:
         _require_all(column, type_, count)
     if type(severities) is not bytes or len(severities) != count:
         raise ValueError("severities")
-    if indices[0] < 0 or any(before >= after for before, after in zip(indices, indices[1:], strict=False)):
+    if indices[0] < 0 or any(before >= after for before, after in pairwise(indices)):
         raise ValueError("indices do not ascend")
     if min(times) < 0:
         raise ValueError("times")

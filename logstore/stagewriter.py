@@ -143,7 +143,9 @@ class StageWriter:
         assert self._stored is not None
         number = 0 if self._last is None else self._last.key.number + 1
         if number > NUMBER_MAX:
-            raise LimitExceeded(f"a stage log has no more pages stage_log={self._chain.stage}; write under another retry")
+            raise LimitExceeded(
+                f"a stage log has no more pages stage_log={self._chain.stage}; write under another retry"
+            )
         stored = self._stored.copy()
         stored.add(block.index for block in blocks)
         run, stop = stored.last
