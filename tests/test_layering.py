@@ -17,8 +17,8 @@ LAYERS = {
     "logstore": (
         "errors",
         "aside event clock keys digest finding frame indices token receipt metrics",
-        "segment entry identity retired session frontier chunk manifest registration pin archive stagepage gone named "
-        "filestore",
+        "segment entry identity retired session frontier chunk manifest registration pin archive stagepage gone",
+        "named filestore",
         "looks buffer trail shelf",
         "objects",
         "witness",

@@ -30,9 +30,9 @@ __all__ = ["command", "dropped_line", "garbage_line", "retirement_line"]
 def command(url: str, snapshots_kept: int, stage_logs_age_ms: int | None, dry_run: bool, json_: bool) -> None:
     """Retire each chapter of the log at URL that its history policy gives up, then delete all garbage.
 
-    WRITES a record for each chapter retired, and its archive where the policy is to archive; a record for each stage log
-    dropped. DELETES chapters and stage logs that went a grace ago, snapshots and chunks that newer ones replace, expired
-    pins, void slots and left-overs. On stderr it says what keeps the next chapter, and which stage logs are dropped.
+    WRITES a record for each chapter retired, and its archive where the policy is to archive; a record for each stage
+    log dropped. DELETES chapters and stage logs that went a grace ago, snapshots and chunks that newer ones replace,
+    expired pins, void slots and left-overs. On stderr it says what keeps the next chapter, and which stage logs go.
     """
     settings = KeepSettings(snapshots_kept=snapshots_kept, stage_logs_age_ms=stage_logs_age_ms)
     run(_gc(url, settings, dry_run, json_))

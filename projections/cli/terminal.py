@@ -63,16 +63,11 @@ def age_of(text: str) -> int:
     return int(match[1]) * UNITS_MS[match[2]]
 
 
-class _Age(click.ParamType):
-    """An age, such as 30d."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return value if isinstance(value, int) else age_of(value)
-        except InvalidArgument as error:
-            self.fail(str(error), param, ctx)
+def _convert_age(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else age_of(value)
+    except InvalidArgument as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 url_argument = click.argument("url")
@@ -88,7 +83,7 @@ snapshots_kept_option = click.option(
 stage_logs_age_option = click.option(
     "--stage-logs-older-than",
     "stage_logs_age_ms",
-    type=_Age(),
+    callback=_convert_age,
     metavar="AGE",
     help="Drop stage logs to which nothing was added for so long, such as 30d; default: never.",
 )
