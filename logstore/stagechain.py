@@ -194,7 +194,7 @@ class StageCursor:
             if not pages and await self._has_ended():
                 break
         await self._chain.require_kept()
-        self._widen(pages)
+        self._window = self._next_window(pages)
         return pages
 
     async def _take(self, page: Page) -> None:
@@ -213,7 +213,9 @@ class StageCursor:
         self._ended_at, self._checked_ms = self.next, now_ms
         return ended
 
-    def _widen(self, pages: list[Page]) -> None:
-        """After a hit ask for more at once, as long as pages are small; at the end for one."""
-        largest = max((page.head.weight for page in pages), default=WINDOW_BYTES_MAX)
-        self._window = max(1, min(2 * self._window, WINDOW_MAX, WINDOW_BYTES_MAX // largest))
+    def _next_window(self, pages: list[Page]) -> int:
+        """How many to ask for at once: more after a hit, as long as pages are small; one where the end is near."""
+        if len(pages) < self._window:
+            return 1
+        largest = max(page.head.weight for page in pages)
+        return max(1, min(2 * self._window, WINDOW_MAX, WINDOW_BYTES_MAX // largest))
