@@ -20,15 +20,15 @@ def test_a_small_demo_loses_and_doubles_nothing(tmp_path: Path) -> None:
     file = tmp_path / "commits.jsonl"
     commits = (
         {"hash": f"{n:08x}" * 5, "time": n, "author": "a", "subject": "s", "paths": [f"team/app-{n % 9}/prod"]}
-        for n in range(40)
+        for n in range(24)
     )
     file.write_text("".join(json.dumps(commit) + "\n" for commit in commits))
-    done = demo((tmp_path / "log").as_uri(), "--input", str(file), "--commits", "40", "--json")
+    done = demo((tmp_path / "log").as_uri(), "--input", str(file), "--commits", "24", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     outcome = json.loads(done.stdout)
     assert outcome["kept"]
-    assert sum(outcome["web"]["deployments"].values()) == outcome["web"]["commands"] == 40
-    assert outcome["web"]["deployments"]["SUCCESS"] + outcome["web"]["deployments"]["FAILURE"] == 40
+    assert sum(outcome["web"]["deployments"].values()) == outcome["web"]["commands"] == 24
+    assert outcome["web"]["deployments"]["SUCCESS"] + outcome["web"]["deployments"]["FAILURE"] == 24
     assert len({json.dumps(reader["digests"]) for reader in outcome["readers"].values()}) == 1
     assert outcome["findings"] == []
     assert outcome["queries"]["16"]["asked"] > 0

@@ -259,8 +259,8 @@ BUGS: dict[str, Bug] = {
         4,
         Documents,
         "update",
-        "if not blind:",
-        "if False:",
+        "if looked := not blind or key not in self:",
+        "if looked := False:",
         WRONG_CLOCKS,
         documents=True,
     ),
@@ -280,6 +280,7 @@ BUGS: dict[str, Bug] = {
         "apply",
         "after = self.collection.judge(before, str(version), write, event.data, writer)",
         "after = Collection(self.name).judge(before, str(version), write, event.data, writer)",
+        WRONG_CLOCKS,
         documents=True,
     ),
     "who meets a claim without its event lets it be": Bug(
