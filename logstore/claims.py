@@ -34,7 +34,7 @@ class Claims:
 
     def may_count(self, claim: Claim) -> bool:
         """Whether an event appended from now on may be stamped low enough for the claim. Cost: none."""
-        return self._stamps.last < claim.last_stamp
+        return max(self._stamps.last, self._stamps.physical_ms() << COUNTER_BITS) < claim.last_stamp
 
     async def find(self, key: ClaimKey) -> Claim | None:
         """The claim that has a number, or None. Cost: one GET. Raises Corrupt, Unavailable."""

@@ -66,6 +66,8 @@ class Claimant:
             await self._log.reach(met.last_stamp)
             return
         receipt = await self._append(met.event())
+        if receipt.stamp > met.last_stamp:
+            return
         await self._view.wait_for(receipt)
         if self._view.get(met.key.key) is None:
             for verdict in (await self._view.settled(receipt)).values():
