@@ -27,7 +27,7 @@ from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
 from logstore.log import Log
-from logstore.looks import Looks
+from logstore.looks import Look
 from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
@@ -227,9 +227,9 @@ BUGS: dict[str, Bug] = {
     "a look is relied on for ever": Bug(
         ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
         5,
-        Looks,
+        Look,
         "fresh",
-        "self._store_time.passed_ms(look) < self._reliable_ms",
+        "self._store_time.passed_ms(since) < self._reliable_ms",
         "True",
         DROP,
     ),
