@@ -49,11 +49,15 @@ from logstore.finding import Finding, Progress
 from logstore.follower import FollowSettings
 from logstore.frontier import Position
 from logstore.keeper import Keeper, KeepSettings, Retirement
+from logstore.keys import StageId
 from logstore.log import Log, LogSettings
 from logstore.log import open_log as open
 from logstore.pins import Pin
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.stagelogs import Stage, StageLogs
+from logstore.stagepage import Block
+from logstore.stageretention import DroppedStageLog
 from logstore.survey import OpenSessionSurvey, Sealing, Survey
 from logstore.writer import Writer, WriterSettings, WriterStatistics
 
@@ -73,6 +77,11 @@ __all__ = [
     "StoredEvent",
     "Position",
     "FollowSettings",
+    # Stage logs
+    "StageLogs",
+    "Stage",
+    "StageId",
+    "Block",
     # Looking after it
     "Finding",
     "Progress",
@@ -84,6 +93,7 @@ __all__ = [
     "KeepSettings",
     "Retirement",
     "Garbage",
+    "DroppedStageLog",
     "Pin",
     # The store below, and time
     "FileStore",

@@ -37,8 +37,10 @@ from logstore.keys import (
     SegmentKey,
     entry_key,
     parse_key,
+    stage_prefix,
 )
 from logstore.rescue import rescue
+from logstore.stagelisting import ListedStage, listed_stages
 from logstore.transfer import carry, fetch_whole
 
 __all__ = ["copy_store"]
@@ -139,6 +141,8 @@ async def _copy(
     for listing in listings:
         async with aclosing(_absent(listing, target, retired)) as absent:
             await carry(absent, source, target, progress, may_be_gone=lambda name: _may_be_gone(name, retired))
+    async with aclosing(_absent_stage_logs(source, target)) as absent:
+        await carry(absent, source, target, progress)
     if own is not None:
         return own
     made = encode_identity(
@@ -268,3 +272,40 @@ async def _absent(
                 f"the target holds another object key={listed.key} bytes={there.size} source={listed.size};"
                 " copy into an empty place"
             )
+
+
+async def _absent_stage_logs(source: FileStore, target: FileStore) -> AsyncGenerator[str, None]:
+    """The names that the target has not of stage logs: the pages of each, or of one that is gone the record of that.
+
+    One that is gone in the target is left alone: whoever keeps the copy may let go sooner.
+    """
+    async with aclosing(listed_stages(source)) as ours, aclosing(listed_stages(target)) as theirs:
+        there = await anext(theirs, None)
+        async for stage in ours:
+            while there is not None and stage_prefix(there.id) < stage_prefix(stage.id):
+                there = await anext(theirs, None)
+            held = there if there is not None and there.id == stage.id else ListedStage(stage.id)
+            if held.gone is not None:
+                continue
+            if stage.gone is not None:
+                yield stage.gone.key
+                continue
+            names = [page.key for page in stage.pages]
+            await _require_beginning(source, target, held, names)
+            for name in names[len(held.pages) :]:
+                yield name
+
+
+async def _require_beginning(source: FileStore, target: FileStore, held: ListedStage, names: list[str]) -> None:
+    """Raise InvalidArgument unless what the target has of a stage log, whose pages are ``names``, is where it begins.
+
+    Where something is to be added the last pages are compared: if these are equal, all are, for each holds a digest.
+    """
+    pages = [page.key for page in held.pages]
+    if not pages or pages == names:
+        return
+    last = pages[-1]
+    if pages != names[: len(pages)] or await fetch_whole(source, last) != await fetch_whole(target, last):
+        raise InvalidArgument(
+            f"the target was written to: a stage log has another page key={last}; copy into an empty place"
+        )

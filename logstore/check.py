@@ -1,7 +1,7 @@
 """Walk everything that lies in a store and list all that is wrong with it, not only the first.
 
-Four passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
-snapshots (``snapshotcheck.py``) and archives (``archivecheck.py``).
+Passes, each in the order of a listing and fetched ahead: the retirement records, the roster, then everything, and
+snapshots (``snapshotcheck.py``), archives (``archivecheck.py``) and stage logs (``stagecheck.py``).
 A reader stops at the first damage, because it must not pass over anything; a check goes on behind it, with
 less knowledge: what follows a lost or unreadable object is checked for itself and against what comes next, not
 against what is gone. The log may be in use meanwhile: what a listing seems to lack is asked for by name before it is
@@ -49,12 +49,14 @@ from logstore.retired import Retired
 from logstore.segment import Segment
 from logstore.session import SessionId, Tip
 from logstore.snapshotcheck import check_snapshots
+from logstore.stagecheck import check_stage_logs
 from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check", "decode_segment_data"]
 
-RESERVED: Final = frozenset({"stagelogs"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "claims"})
+_OURS: Final = frozenset(
+    {"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "claims", "stagelogs"}
+)
 
 
 T = TypeVar("T")
@@ -137,6 +139,9 @@ class _Check:
         async with aclosing(check_archives(self._store, self._progress)) as findings:
             async for finding in findings:
                 yield finding
+        async with aclosing(check_stage_logs(self._store, self._progress)) as findings:
+            async for finding in findings:
+                yield finding
         if identity.size == 0 and identity.damage is None:
             if not self._progress.objects:
                 raise NotFound(f"no log in this store key={STORE}; check the address")
@@ -149,9 +154,7 @@ class _Check:
             what = f"the chapter is retired; {count} of its objects are still there"
             yield note(retired_key(chapter), what, "nothing to do: `logstore gc` removes them when the grace is over")
         for top, (first, count) in sorted(self._foreign.items()):
-            if top in RESERVED:
-                yield note(first, f"{count} objects under {top}/ are not checked by this version", "nothing to do")
-            elif top == "probe":
+            if top == "probe":
                 yield note(first, f"{count} left-overs of a probe", "remove them if no probe is running")
             else:
                 yield note(first, f"{count} objects under this name are not ours", "keep other things elsewhere")

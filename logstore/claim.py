@@ -1,4 +1,4 @@
-"""Claims: that a document's creation is one process's, and what it creates. docs/FORMAT.md §12. Pure."""
+"""Claims: that a document's creation is one process's, and what it creates. docs/FORMAT.md §16. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Deletes what nobody needs any more. docs/rfcs/0006-retention.md §2, §3, §6. Nothing else in the library deletes.
 
 Invariants:
-- Nothing of a chapter is deleted before its record is a grace old, by the store's clock.
+- Nothing of a chapter or a stage log is deleted before its record is a grace old, by the store's clock.
 - What lists chunks goes before them, a round earlier.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +38,7 @@ from logstore.objects import Objects
 from logstore.pins import Pins
 from logstore.retention import Standing, condemned_chunks, condemned_manifests
 from logstore.snapshots import Snapshots
+from logstore.stagelisting import listed_stages
 
 __all__ = ["PROBE", "Collector", "Garbage"]
 
@@ -77,6 +79,7 @@ class Collector:
         self._chunks_of: dict[ManifestKey, frozenset[ChunkKey]] = {}  # what manifests list
         self._archives: dict[int, tuple[str, ...]] = {}  # what the records of retired chapters name
         self._cleared: dict[int, Moment] = {}  # retired chapters, and when nothing was left of them
+        self._stage_logs_cleared: Moment | None = None  # when nothing was left of those that are gone
 
     def __repr__(self) -> str:
         return f"<Collector cleared={len(self._cleared)}>"
@@ -96,11 +99,16 @@ class Collector:
             self._old_pins(),
             self._old_probes(),
         ]
+        stage_logs_due = self._stage_logs_cleared is None or not self._needs.may_act(self._stage_logs_cleared)
+        if stage_logs_due:
+            duties.append(self._gone_stage_logs())
         for duty in [*duties, self._void_slots()] if void else duties:
             async for garbage in self._delete(duty, dry_run):
                 yield garbage
         if not dry_run and not is_cleared:
             self._cleared = dict.fromkeys(due, began)
+        if not dry_run and stage_logs_due:
+            self._stage_logs_cleared = began
 
     def _is_cleared(self, chapter: int) -> bool:
         """Whether all of a retired chapter was deleted less than a grace ago."""
@@ -212,6 +220,14 @@ class Collector:
         async for listed in self._store.list(PROBE):
             if self._needs.is_old(listed.modified_ms):
                 yield Garbage(listed.key, listed.size, "a probe left it behind")
+
+    async def _gone_stage_logs(self) -> AsyncGenerator[Garbage, None]:
+        """What is left of stage logs, and what has landed there since."""
+        async with aclosing(listed_stages(self._store)) as stages:
+            async for stage in stages:
+                if stage.gone is not None and self._needs.is_old(stage.gone.modified_ms):
+                    for page in stage.pages:
+                        yield Garbage(page.key, page.size, "its stage log was dropped a grace ago")
 
     async def _void_slots(self) -> AsyncGenerator[Garbage, None]:
         """Slots above the first final of their session: what was under way when it ended. No reader looks there."""

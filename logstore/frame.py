@@ -58,7 +58,9 @@ class ObjectType(enum.IntEnum):
     PIN = 7
     CLAIM = 8
     ARCHIVE = 9
+    STAGE_PAGE = 10
     REGISTRATION = 11
+    STAGE_GONE = 12
 
 
 BODY_BYTES_MAX: Final = {
@@ -71,7 +73,9 @@ BODY_BYTES_MAX: Final = {
     ObjectType.PIN: 1 << 20,
     ObjectType.CLAIM: 16 << 20,
     ObjectType.ARCHIVE: 64 << 20,
+    ObjectType.STAGE_PAGE: 1 << 10,
     ObjectType.REGISTRATION: 1 << 20,
+    ObjectType.STAGE_GONE: 1 << 20,
 }
 
 

@@ -27,7 +27,7 @@ from logstore.filestore.base import FileStore
 from logstore.filestore.local import LocalStore
 from logstore.frontier import closed_by
 from logstore.identity import Identity
-from logstore.keys import NONCE_BYTES, ArchiveKey, archive_key, retired_key
+from logstore.keys import NONCE_BYTES, ArchiveKey, StageId, archive_key, retired_key
 from logstore.looks import Looks, StoreTime
 from logstore.needs import Needs
 from logstore.objects import Objects
@@ -36,15 +36,18 @@ from logstore.retention import SNAPSHOTS_KEPT_MIN, held_up_by, uncovered_by
 from logstore.retired import Retired, encode_retired
 from logstore.roster import Roster
 from logstore.snapshots import Snapshots
+from logstore.stagechain import StageChain
+from logstore.stageretention import DroppedStageLog, StageRetention
 
 __all__ = ["KeepSettings", "Keeper", "Retirement"]
 
 
 @dataclass(frozen=True, slots=True)
 class KeepSettings:
-    """When chapters end, and how many snapshots of each projection are kept at least.
+    """When chapters end, how many snapshots of each projection are kept at least, and how long stage logs are.
 
     ``chapter_age_ms``: from its first entry on. ``chapter_entries_max``: about two for each session.
+    ``stage_logs_age_ms``: a stage log goes when nothing was added for so long, a grace at least; None: never.
 
     >>> KeepSettings(chapter_age_ms=3_600_000).snapshots_kept
     2
@@ -53,6 +56,7 @@ class KeepSettings:
     chapter_age_ms: int = 86_400_000
     chapter_entries_max: int = 8_192
     snapshots_kept: int = 2
+    stage_logs_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Keeper:
         rng: random.Random,
         local: LocalStore | None,
         close_chapter: Callable[[], Awaitable[bool]],
+        stage_chain: Callable[[StageId], StageChain],
     ) -> None:
         if settings.snapshots_kept < SNAPSHOTS_KEPT_MIN:
             raise InvalidArgument(
@@ -120,6 +125,14 @@ class Keeper:
             pins=pins,
             stamps=stamps,
             store_time=store_time,
+        )
+        self._stage_retention = StageRetention(
+            settings.stage_logs_age_ms,
+            identity.grace_ms,
+            self._needs,
+            store=store,
+            objects=objects,
+            chain_of=stage_chain,
         )
         self._collector = Collector(
             self._needs,
@@ -244,14 +257,27 @@ class Keeper:
         await decode_aside(blob.size, decode_archive, key, blob.data)
         return name
 
+    # Stage logs
+
+    def drop_stage_logs(self, *, dry_run: bool = False) -> AsyncGenerator[DroppedStageLog, None]:
+        """Record that each stage log is gone to which nothing was added for the time set; yield what became of it.
+
+        A grace later ``collect`` deletes its pages; the record stays for ever. One that nobody completed is completed
+        before, so that nothing can be added that would go with it. A dry run only says which, by their ages.
+        Cost: a LIST per 1,000 keys of all stage logs, once in a quarter of the grace; of each that goes 4 GETs and 1 or
+        2 PUTs. Nothing where no age is set. Raises ClockSkew, Unavailable; damage keeps a stage log, and is said.
+        """
+        return self._stage_retention.drop(dry_run=dry_run)
+
     # Collecting
 
     def collect(self, *, dry_run: bool = False, void: bool = False) -> AsyncGenerator[Garbage, None]:
         """Delete what nobody needs any more, and yield each object once it is deleted; a dry run only yields.
 
         ``void``: also slots above their sessions' finals, in chapters not retired; a GET per session finds them.
-        Cost: LISTs of snapshots, chunks, pins, archives and records; where a chapter has become old enough, of the
-        whole log; a DELETE per object. Raises ClockSkew, Corrupt, Unavailable: what was deleted is, run it again.
+        Cost: LISTs of snapshots, chunks, pins, archives and records; of stage logs once in a quarter of the grace; of
+        the whole log where a chapter has become old enough; a DELETE per object. Raises ClockSkew, Corrupt,
+        Unavailable: what was deleted is, run it again.
         """
         return self._collector.collect(dry_run=dry_run, void=void)
 

@@ -24,6 +24,7 @@ __all__ = [
     "PINS",
     "RETIRED",
     "SNAPSHOTS",
+    "STAGE_LOGS",
     "STORE",
     "ArchiveKey",
     "ChunkKey",
@@ -36,6 +37,9 @@ __all__ = [
     "RegistrationKey",
     "RetiredKey",
     "SegmentKey",
+    "StageGoneKey",
+    "StageId",
+    "StagePageKey",
     "StoreKey",
     "archive_key",
     "archive_prefix",
@@ -55,6 +59,10 @@ __all__ = [
     "segment_key",
     "session_prefix",
     "snapshots_prefix",
+    "stage_gone_key",
+    "stage_page_key",
+    "stage_prefix",
+    "stages_prefix",
     "unescape_name",
 ]
 
@@ -62,6 +70,7 @@ NUMBER_DIGITS = 10  # one creation every millisecond for 115 days fits, and a se
 NUMBER_MAX = 10**NUMBER_DIGITS - 1
 NAME_BYTES_MAX = 200
 ESCAPED_BYTES_MAX = 255  # what a file system takes as one file's name
+STAGE_LOGS = "stagelogs/"
 STORE = "store"
 SNAPSHOTS = "snapshots/"
 CHUNKS = "chunks/"
@@ -72,6 +81,7 @@ RETIRED = "retired/"
 NONCE_BYTES = 8  # of an archive, and of a pin's id
 FINGERPRINT_BYTES = 8
 HASH_BYTES = 32
+_GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,33 @@ class RetiredKey:
     """The record that ``chapter`` may be gone."""
 
     chapter: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageId:
+    """Which stage log: that of try ``retry`` of ``stage`` in ``deployment``."""
+
+    deployment: str
+    stage: str
+    retry: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.deployment}/{self.stage}/{self.retry}"
+
+
+@dataclass(frozen=True, slots=True)
+class StagePageKey:
+    """Page ``number`` of a stage log."""
+
+    stage: StageId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageGoneKey:
+    """The record that a stage log may be gone."""
+
+    stage: StageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +212,8 @@ Key = (
     | EntryKey
     | SegmentKey
     | RetiredKey
+    | StagePageKey
+    | StageGoneKey
     | ManifestKey
     | RegistrationKey
     | ChunkKey
@@ -255,6 +294,26 @@ def retired_key(chapter: int) -> str:
     return f"{RETIRED}{_number(chapter)}"
 
 
+def stages_prefix(deployment: str) -> str:
+    """The prefix of all stage logs of a deployment."""
+    return f"{STAGE_LOGS}{escape_name(deployment, 'deployment')}/"
+
+
+def stage_prefix(stage: StageId) -> str:
+    """The prefix that is one stage log's alone."""
+    return f"{stages_prefix(stage.deployment)}{escape_name(stage.stage, 'stage')}/{_number(stage.retry)}/"
+
+
+def stage_page_key(key: StagePageKey) -> str:
+    """The name of a page of a stage log."""
+    return f"{stage_prefix(key.stage)}{_number(key.number)}"
+
+
+def stage_gone_key(stage: StageId) -> str:
+    """The name of the record that a stage log may be gone; comes after those of its pages."""
+    return f"{stage_prefix(stage)}{_GONE}"
+
+
 def snapshots_prefix(fold: Fold) -> str:
     """The prefix of one fold's manifests and registrations."""
     return f"{SNAPSHOTS}{escape_name(fold.projection, 'projection')}/{_number(fold.version)}/{fold.fingerprint.hex()}/"
@@ -326,6 +385,11 @@ def parse_key(key: str) -> Key | None:
             if writer is None or chapter is None or session is None or slot is None:
                 return None
             return SegmentKey(writer, chapter, session, slot)
+        case ["stagelogs", deployment_text, stage_text, retry_text, number_text]:
+            stage, number = _parse_stage(deployment_text, stage_text, retry_text), _parse_number(number_text)
+            if stage is None or (number is None and number_text != _GONE):
+                return None
+            return StageGoneKey(stage) if number is None else StagePageKey(stage, number)
         case ["snapshots", projection_text, version_text, fingerprint_text, "manifest", point_text]:
             fold, point = _parse_fold(projection_text, version_text, fingerprint_text), _parse_point(point_text)
             return None if fold is None or point is None else ManifestKey(fold, *point)
@@ -349,6 +413,11 @@ def parse_key(key: str) -> Key | None:
             return None if kind is None or name is None or number is None else ClaimKey(kind, name, number)
         case _:
             return None
+
+
+def _parse_stage(deployment_text: str, stage_text: str, retry_text: str) -> StageId | None:
+    deployment, stage, retry = unescape_name(deployment_text), unescape_name(stage_text), _parse_number(retry_text)
+    return None if deployment is None or stage is None or retry is None else StageId(deployment, stage, retry)
 
 
 def _parse_fold(projection_text: str, version_text: str, fingerprint_text: str) -> Fold | None:

@@ -34,10 +34,11 @@ from logstore.filestore.local import LocalStore
 from logstore.finding import Finding, Progress
 from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
+from logstore.gone import decode_gone
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keeper import Keeper, KeepSettings
-from logstore.keys import STORE, ManifestKey, entry_key, retired_key
-from logstore.looks import Looks, StoreTime
+from logstore.keys import STORE, ManifestKey, StageId, entry_key, retired_key, stage_gone_key, stages_prefix
+from logstore.looks import Look, Looks, StoreTime
 from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
 from logstore.reader import Reader, resume
@@ -47,6 +48,9 @@ from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
 from logstore.snapshots import Snapshots
+from logstore.stagechain import StageChain
+from logstore.stagelisting import listed_stages
+from logstore.stagelogs import Stage
 from logstore.survey import OpenSessionSurvey, Sealing, Survey, take_survey
 from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
@@ -276,6 +280,7 @@ class Log:
             rng=self._rng,
             local=self._local,
             close_chapter=self.close_chapter,
+            stage_chain=self.stage_chain,
         )
 
     @property
@@ -306,6 +311,33 @@ class Log:
             record = await self._looks.look(chapter)
             if record is None or record.archives:
                 return chapter
+
+    # Stage logs
+
+    def stage_log(self, stage: StageId) -> Stage:
+        """Return one stage log; ``StageLogs`` is the front door. Cost: none."""
+        return Stage(
+            self.stage_chain(stage),
+            clock=self._clock,
+            rng=self._rng,
+            follow=self._follow_settings,
+            read_only=self._read_only,
+        )
+
+    def stage_chain(self, stage: StageId) -> StageChain:
+        """The objects of one stage log. Cost: none."""
+        name = stage_gone_key(stage)
+        look = Look(self._store, self._store_time, self.identity.grace_ms, name, lambda data: decode_gone(stage, data))
+        return StageChain(stage, self._objects, look)
+
+    async def stage_logs_of(self, deployment: str) -> list[StageId]:
+        """See ``StageLogs.stages``."""
+        found = listed_stages(self._store, stages_prefix(deployment))
+        return [stage.id async for stage in found if stage.gone is None]
+
+    @property
+    def _follow_settings(self) -> FollowSettings:
+        return self._settings.follow or (REMOTE if self._store.remote else LOCAL)
 
     @property
     def read_only(self) -> bool:
@@ -459,7 +491,7 @@ class Log:
                 looks=self._looks,
                 clock=self._clock,
                 rng=self._rng,
-                settings=self._settings.follow or (REMOTE if self._store.remote else LOCAL),
+                settings=self._follow_settings,
                 on_entry=self._notice_entry,
                 seal=self._seal_session if may_seal else None,
                 tick=self._post_tick if may_seal else None,

@@ -7,6 +7,7 @@ from logstore.chunk import Chunk, decode_chunk
 from logstore.claim import Claim, decode_claim
 from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt
+from logstore.gone import Gone, decode_gone
 from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     ArchiveKey,
@@ -18,6 +19,8 @@ from logstore.keys import (
     RegistrationKey,
     RetiredKey,
     SegmentKey,
+    StageGoneKey,
+    StagePageKey,
     StoreKey,
     parse_key,
 )
@@ -26,10 +29,24 @@ from logstore.pin import PinRecord, decode_pin
 from logstore.registration import Registration, decode_registration
 from logstore.retired import Retired, decode_retired
 from logstore.segment import Segment, decode_segment
+from logstore.stagepage import Page, decode_page
 
 __all__ = ["Named", "decode_named"]
 
-Named = Identity | Entry | Segment | Retired | Manifest | Registration | Chunk | PinRecord | Claim | list[BlockContent]
+Named = (
+    Identity
+    | Entry
+    | Segment
+    | Retired
+    | Page
+    | Gone
+    | Manifest
+    | Registration
+    | Chunk
+    | PinRecord
+    | Claim
+    | list[BlockContent]
+)
 
 
 def decode_named(name: str, data: bytes) -> Named:
@@ -43,6 +60,10 @@ def decode_named(name: str, data: bytes) -> Named:
             return decode_entry(chapter, number, data)
         case SegmentKey() as key:
             return decode_segment(key, data)
+        case StagePageKey() as key:
+            return decode_page(key, data)
+        case StageGoneKey(stage):
+            return decode_gone(stage, data)
         case RetiredKey(chapter):
             return decode_retired(chapter, data)
         case ManifestKey() as key:

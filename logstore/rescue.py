@@ -62,6 +62,7 @@ from logstore.remains import KeptSession, PlannedEntry, Remains, loss, survey_re
 from logstore.retired import Retired, RetiredSession, encode_retired
 from logstore.segment import Segment, SegmentEncoder, attached_to
 from logstore.snapshotcheck import check_snapshots
+from logstore.stagerescue import rescue_stage_logs
 from logstore.transfer import carry, place
 from logstore.walk import fetch
 
@@ -103,6 +104,7 @@ async def rescue(
     await rescuer.copy_log(root or bytes(DIGEST_BYTES))
     await rescuer.copy_snapshots()
     await rescuer.copy_claims()
+    await rescuer.copy_stage_logs()
     await rescuer.require_not_retired_meanwhile()
     for finding in remains.losses:
         on_loss(finding)
@@ -286,6 +288,10 @@ class _Rescue:
                     self._lose(listed.key, str(walked.damage), "the document may be created anew")
                 else:
                     await carry(_each([listed.key]), self._source, self._target, self._progress)
+
+    async def copy_stage_logs(self) -> None:
+        """Those that are left, each up to what is lost."""
+        await rescue_stage_logs(self._source, self._target, self._progress, self._lose)
 
     async def _copy_registrations(self, names: list[str], bad: dict[str, str]) -> None:
         """Those that are left, numbered anew: the newest counts, as it did."""

@@ -17,8 +17,17 @@ from logstore.manifest import Manifest
 from logstore.pin import PinRecord
 from logstore.retired import Retired
 from logstore.snapshots import FoldRecords
+from logstore.stagelisting import ListedStage
 
-__all__ = ["SNAPSHOTS_KEPT_MIN", "Standing", "condemned_chunks", "condemned_manifests", "held_up_by", "uncovered_by"]
+__all__ = [
+    "SNAPSHOTS_KEPT_MIN",
+    "Standing",
+    "condemned_chunks",
+    "condemned_manifests",
+    "held_up_by",
+    "is_stage_log_due",
+    "uncovered_by",
+]
 
 SNAPSHOTS_KEPT_MIN: Final = 2
 
@@ -99,3 +108,11 @@ def _oldest_retained(standing: Standing) -> Address | None:
         for point in ([key.point for key in standing.records[fold].manifests[:1]] if floor is None else [floor.point])
     )
     return min(points, default=None)
+
+
+def is_stage_log_due(listed: ListedStage, now_ms: int, age_ms: int) -> bool:
+    """Whether a stage log is to go: nothing was added to it for ``age_ms``, and it is not recorded as gone.
+
+    ``now_ms`` is by the store's clock. Where one of its times is not told it stays.
+    """
+    return listed.gone is None and listed.newest_ms is not None and now_ms - listed.newest_ms >= age_ms

@@ -153,7 +153,7 @@ class Collection:
     a writer's name or a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must not
     be; None stands for no document. ``version``: raise it when ``unique``, owners, the guard, or what a document looks
     like, change; ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one up to
-    date.
+    date. Make a collection unique when nobody writes by a lower version any more.
 
     >>> Collection("Deployment", indexes=[Index("project_id", "-updated_at")])
     Collection('Deployment', version=1)

@@ -381,8 +381,8 @@ class DocumentStore:
                     group.create_task(self._open_view(collection))
         except BaseException as error:
             await self._stack.aclose()
-            if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                raise error.exceptions[0] from None
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None  # one tells as much as all: they met the same log
             raise
         return self
 

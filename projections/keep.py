@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from logstore import Garbage, Keeper, KeepSettings, Log, LogStoreError, Retirement
+from logstore import DroppedStageLog, Garbage, Keeper, KeepSettings, Log, LogStoreError, Retirement
 from logstore.errors import Corrupt, Missing
 from logstore.keys import ManifestKey
 from logstore.manifest import Manifest
@@ -43,6 +43,7 @@ class KeepRound:
     closed_chapter: bool = False
     snapshots: list[Manifest] = field(default_factory=list)
     retirements: list[Retirement] = field(default_factory=list)
+    stage_logs: list[DroppedStageLog] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
     problems: list[LogStoreError] = field(default_factory=list)
 
@@ -97,6 +98,7 @@ async def _round(log: Log, keeper: Keeper, watches: Sequence[_Watch]) -> KeepRou
         if (manifest := await attempt(watch.snapshot_if_due(), None)) is not None:
             done.snapshots.append(manifest)
     done.retirements = await attempt(keeper.retire(), [])
+    await attempt(_drop_stage_logs(keeper, done), None)
     await attempt(_collect(keeper, done), None)
     return done
 
@@ -108,6 +110,11 @@ async def _end_silent(log: Log) -> int:
     if survey.newest_stamp > survey.newest_entry_stamp:
         await log.tick(survey.newest_stamp)
     return sealed
+
+
+async def _drop_stage_logs(keeper: Keeper, done: KeepRound) -> None:
+    async for dropped in keeper.drop_stage_logs():
+        done.stage_logs.append(dropped)
 
 
 async def _collect(keeper: Keeper, done: KeepRound) -> None:

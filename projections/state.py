@@ -121,6 +121,7 @@ class State:
         self._encoder = EventEncoder()
         self._base: dict[str, bytes | None] = {}
         self._pending: list[_Pending] = []  # in total order
+        self.pending_events = 0  # how many events have no final place yet
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
         self._verdicts_max = VERDICTS_REMEMBERED_MAX
@@ -141,11 +142,6 @@ class State:
     def changed_since_cut(self) -> int | None:
         """How many base rows have changed since the last cut; None: there was none, or too many to remember."""
         return None if self._since is None else len(self._since.rows)
-
-    @property
-    def pending_events(self) -> int:
-        """How many events have no final place yet."""
-        return sum(len(pending.indices) for pending in self._pending)
 
     @property
     def last_stamp(self) -> int:
@@ -280,6 +276,7 @@ class State:
         for touched_key in touched:
             self._base.setdefault(touched_key, self.rows.get(touched_key))
         insort(self._pending, pending, key=attrgetter("order"))
+        self.pending_events += len(indices)
         if self._pending[-1] is pending:
             self._fold_run(run, indices)
         else:
@@ -303,6 +300,7 @@ class State:
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still
+        self.pending_events -= sum(len(pending.indices) for pending in settled)
         self._base.update(base)
         for key in touched - kept:
             del self._base[key]
@@ -492,6 +490,8 @@ class State:
         touched = set().union(*(pending.keys() for pending in self._pending))
         # A key is in base exactly when a pending event touches it.
         assert self._base.keys() == touched
+        # Pending events are counted.
+        assert self.pending_events == sum(len(pending.indices) for pending in self._pending)
         # Every pending run is above the watermark, and they are in total order.
         assert all(pending.stamp > self.watermark for pending in self._pending)
         assert self._pending == sorted(self._pending, key=attrgetter("order"))

@@ -19,7 +19,7 @@ from projections.decoded import DecodedRows, decode_each
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import Projection
-from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
+from projections.query import Asked, Difference, Page, Plan, Query, Where, choose, count, find, pack
 from projections.state import State
 from projections.tombstone import is_tombstone
 
@@ -46,12 +46,13 @@ class Table:
 
     def __init__(self, projection: Projection, store_id: bytes, budget: MemoryBudget) -> None:
         self._projection = projection
-        self._store_id = store_id
+        self._scope = f"{store_id.hex()} {projection.name} {projection.version}"  # what a cursor is bound to
         self._decoded = DecodedRows(budget.decoded_bytes_max)
         self._decoded_at_watermark = DecodedRows(budget.decoded_bytes_max)  # of keys with anything pending
         new_rows = partial(budget.new_rows, self._decoded.note_forgotten)
         self._state = State(projection, new_rows, budget.since_bytes_max)
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
+        self._asked = Asked()
         self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
 
     def get(self, key: str, *, settled: bool = False) -> Data | None:
@@ -100,9 +101,15 @@ class Table:
         >>> async def example(view):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
         """
-        query, indexes = Query.parse(where, order_by), self._built_indexes()
+        indexes, scope = self._built_indexes(), self._scope
+        packed = None if settled else pack(where, order_by)
+        if packed is not None and (page := self._asked.recall(packed, limit, cursor, scope)) is not None:
+            return page
+        query = Query.parse(where, order_by)
         difference = self._difference() if settled else None
-        return find(query, self, indexes, limit=limit, cursor=cursor, scope=self._scope, difference=difference)
+        page = find(query, self, indexes, limit=limit, cursor=cursor, scope=scope, difference=difference)
+        self._asked.note(query, indexes)
+        return page
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
@@ -116,6 +123,7 @@ class Table:
     def _built_indexes(self) -> list[SortedIndex]:
         if self._indexes is None:
             self._state.track_changes()
+            self._asked = Asked()
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
                 self._indexes = build(self._projection.indexes, decode_each(self._shown(self._state.rows.items())))
         elif self._times_forgotten != self._decoded.times_forgotten:
@@ -143,11 +151,6 @@ class Table:
         if not self._projection.tombstones:
             return rows
         return ((key, row) for key, row in rows if not is_tombstone(row))
-
-    @property
-    def _scope(self) -> str:
-        """What a cursor is bound to."""
-        return f"{self._store_id.hex()} {self._projection.name} {self._projection.version}"
 
     def keys(self) -> Iterable[str]:
         """Every row's key, in no order. Cost: none; O(rows) with a memory budget. Do not keep it while it moves."""

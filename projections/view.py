@@ -271,7 +271,7 @@ class View(Table):
             self._cut_below(watermark + 1)
             self._change(partial(self._state.rise, watermark))
             self._leave_trail(watermark)
-            if self._unticked_events > UNTICKED_EVENTS_MAX and not self._log.read_only:
+            if self._owes_tick() and not self._log.read_only:
                 with suppress(Unavailable, ClockSkew):  # only memory is at stake; the next batch tries again
                     await self._log.tick(self._state.last_stamp)
             self._state.shrink()
@@ -342,6 +342,10 @@ class View(Table):
         if not points or points[-1].stamp <= self._state.last_stamp:
             return None
         return points[-1] if self._snapshotter.may_build_at(points[-1]) else None
+
+    def _owes_tick(self) -> bool:
+        """Whether too much waits for one. That is counted only where enough is pending: it is asked at each batch."""
+        return self._state.pending_events > UNTICKED_EVENTS_MAX and self._unticked_events > UNTICKED_EVENTS_MAX
 
     @property
     def _unticked_events(self) -> int:

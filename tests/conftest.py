@@ -20,7 +20,7 @@ BUCKET = "contract"
 def moto_endpoint() -> Iterator[str]:
     """One simulated S3 for the whole run, in a process of its own, on a port that the system picks."""
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        [sys.executable, "-W", "ignore", "-m", "tests.moto_server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

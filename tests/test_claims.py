@@ -567,27 +567,6 @@ async def test_a_collection_that_becomes_unique_keeps_its_older_documents(scene:
     assert len(scene.store.keys("claims/")) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="that a claim's event was refused is kept in no row; while old writers remain")
-@directed
-async def test_a_claim_that_an_older_process_was_faster_than_is_not_finished_later(scene: Scene) -> None:
-    """A creation of which ``settled`` said AlreadyExists has no effect, also when the document is deleted soon."""
-    shared, unique = Collection("Seat"), Collection("Seat", unique=True, version=2)
-    machine, gate = scene.machine("new"), Gate()
-    async with serving(scene.machine("old"), shared) as old, serving(machine, unique) as new:
-        machine.script.on("create", "claims/", gate.after)
-        creating = asyncio.create_task(new.collection("Seat").create(KEY, {"by": "new"}))
-        await gate.met()
-        assert await create(old, "old") == "created"
-        await new.collection("Seat").view.refresh()
-        gate.open()
-        receipt = await creating
-        with pytest.raises(AlreadyExists):
-            await receipt.settled(60)
-        await (await new.collection("Seat").delete(KEY)).settled(60)
-        await create(new, "third")
-        assert new.collection("Seat").get(KEY) == {"by": "third"}
-
-
 @directed
 async def test_two_who_claim_at_once_have_one_winner(scene: Scene) -> None:
     """Twenty callers in four processes: one is told that it created; the document is its own; all claims are one."""

@@ -22,6 +22,7 @@ from logstore.digest import rows_digest
 from logstore.entry import Begin, Entry, Open, decode_entry, encode_entry, require_follows
 from logstore.filestore.base import Blob
 from logstore.frontier import Frontier
+from logstore.gone import decode_gone, encode_gone
 from logstore.identity import decode_identity, encode_identity
 from logstore.keys import (
     ArchiveKey,
@@ -34,9 +35,13 @@ from logstore.keys import (
     RegistrationKey,
     RetiredKey,
     SegmentKey,
+    StageGoneKey,
+    StageId,
+    StagePageKey,
     StoreKey,
     archive_key,
     parse_key,
+    stage_page_key,
 )
 from logstore.manifest import alive_mask, decode_manifest, encode_manifest
 from logstore.pin import PinRecord, decode_pin, encode_pin
@@ -44,8 +49,10 @@ from logstore.registration import decode_registration, encode_registration
 from logstore.retired import decode_retired, encode_retired
 from logstore.segment import decode_archived_segment, decode_segment
 from logstore.shelf import ArchivedChapter
+from logstore.stagepage import HEAD_BYTES, PageHead, decode_head, decode_page
+from logstore.stagepage import require_follows as require_page_follows
 from tests.golden import library
-from tests.golden.example import worked_example
+from tests.golden.example import stage_page_example, worked_example
 from tests.golden.independent import (
     CLAIM,
     ENTRY,
@@ -53,12 +60,14 @@ from tests.golden.independent import (
     PIN,
     REGISTRATION,
     RETIRED,
+    STAGE_GONE,
     STORE,
     Row,
     Values,
     alive,
     dead_bits,
     digest_of,
+    digest_of_stage,
     fingerprint,
     hash_of_rows,
     pack_rows,
@@ -68,12 +77,14 @@ from tests.golden.independent import (
     read_chunk,
     read_segment,
     read_small,
+    read_stage_page,
     sum_of_rows,
     unplain,
     write_archive,
     write_chunk,
     write_segment,
     write_small,
+    write_stage_page,
 )
 from tests.golden.make import V1, write_new
 
@@ -92,10 +103,13 @@ NAMES = [
     *("entry-open-of-chapter-1", "entry-tick-point-first", "entry-tick-point"),
     *("chunk-rows", "chunk-one-row", "manifest", "manifest-empty", "registration", "registration-dropped"),
     *("archive", "retired-archived", "pin", "pin-released", "claim"),
+    *("stagepage-two-blocks", "stagepage-gaps", "stagepage-complete", "stagepage-left", "stagepage-abandoned"),
+    *("stagepage-complete-empty", "gone"),
 ]
 SEGMENTS = [name for name in NAMES if name.startswith("segment-")]
 CHUNKS = [name for name in NAMES if name.startswith("chunk-")]
-SMALL = [name for name in NAMES if name not in [*SEGMENTS, *CHUNKS, "archive"]]
+STAGE_PAGES = [name for name in NAMES if name.startswith("stagepage-")]
+SMALL = [name for name in NAMES if name not in [*SEGMENTS, *CHUNKS, *STAGE_PAGES, "archive"]]
 CHAPTER_1 = ["begin-of-chapter-1", "open-of-chapter-1", "tick-point-first", "tick-point"]
 CHAPTER_0 = [*(name for name in NAMES if name.startswith("entry-") and name[6:] not in CHAPTER_1), *SEGMENTS]
 TYPES = {
@@ -106,6 +120,7 @@ TYPES = {
     "registration": REGISTRATION,
     "pin": PIN,
     "claim": CLAIM,
+    "gone": STAGE_GONE,
 }
 
 
@@ -149,6 +164,12 @@ def library_values(key: str, data: bytes) -> tuple[Values, str]:
         case ArchiveKey() as archived:
             part = decode_part(archived, data, len(data))
             return library.archive_values(part, decode_archive(archived, data)), digest_of(data).hex()
+        case StagePageKey() as page_key:
+            page = decode_page(page_key, data)
+            assert decode_head(page_key, data[:HEAD_BYTES]) == page.head
+            return library.stage_page_values(page), page.head.digest.hex()
+        case StageGoneKey(stage):
+            return library.gone_values(decode_gone(stage, data)), digest_of(data).hex()
         case _:
             raise AssertionError(f"no key of ours {key}")
 
@@ -170,6 +191,8 @@ def library_bytes(key: str, data: bytes) -> bytes:
             return encode_claim(decode_claim(claim_key, data))
         case PinKey() as pin_key:
             return encode_pin(decode_pin(pin_key, data))
+        case StageGoneKey(stage):
+            return encode_gone(decode_gone(stage, data))
         case _:
             raise AssertionError(f"no small object {key}")
 
@@ -177,6 +200,8 @@ def library_bytes(key: str, data: bytes) -> bytes:
 def read_independently(name: str, data: bytes) -> Values:
     if name in SEGMENTS:
         return read_segment(data)
+    if name in STAGE_PAGES:
+        return read_stage_page(data)
     if name == "archive":
         return read_archive(data)[0]
     return read_chunk(data) if name in CHUNKS else read_small(type_of(name), data)
@@ -185,6 +210,12 @@ def read_independently(name: str, data: bytes) -> Values:
 def segment_key_of(key: str) -> SegmentKey:
     parsed = parse_key(key)
     assert isinstance(parsed, SegmentKey)
+    return parsed
+
+
+def stage_page_key_of(key: str) -> StagePageKey:
+    parsed = parse_key(key)
+    assert isinstance(parsed, StagePageKey)
     return parsed
 
 
@@ -242,6 +273,29 @@ def test_chunks_agree_in_both_directions(name: str) -> None:
     assert read_chunk(data) == values
     assert (hash_, size) == (hash_of_rows(values), len(pack_rows(values)))
     assert key.endswith(f"-{hash_.hex()}")
+
+
+@pytest.mark.parametrize("name", STAGE_PAGES)
+def test_stage_pages_agree_in_both_directions(name: str) -> None:
+    """What FORMAT.md writes the library reads; what the library writes FORMAT.md reads."""
+    key, _, _, values = golden(name)
+    assert library_values(key, write_stage_page(values))[0] == values
+    assert read_stage_page(library.encode_stage_page(stage_page_key_of(key), values)) == values
+    assert values["stage"] == digest_of_stage(key)
+
+
+def test_the_golden_stage_logs_are_chains() -> None:
+    """Each page continues the one before it, to a reader that checks all; the record names the last page."""
+    before: PageHead | None = None
+    for name in STAGE_PAGES:
+        key, data, _, _ = golden(name)
+        page = decode_page(stage_page_key_of(key), data)
+        before = before if before is not None and before.key.stage == page.head.key.stage else None
+        require_page_follows(page, before)
+        before = page.head
+    *_, gone = golden("gone")
+    *_, digest, abandoned = golden("stagepage-abandoned")
+    assert (gone["pages"], gone["digest"]) == (abandoned["number"] + 1, {"hex": digest})
 
 
 @pytest.mark.parametrize("name", ["manifest", "manifest-empty", "registration", "registration-dropped"])
@@ -436,7 +490,17 @@ def test_golden_sessions_are_valid_or_not(name: str, valid: bool) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     """A later writer may add map keys; this reader passes over them, whatever they hold."""
-    for name in ("store", "entry-tick", "entry-tick-point", "retired", "manifest", "registration", "pin", "claim"):
+    for name in (
+        "store",
+        "entry-tick",
+        "entry-tick-point",
+        "retired",
+        "manifest",
+        "registration",
+        "pin",
+        "claim",
+        "gone",
+    ):
         key, _, _, values = golden(name)
         more = {**values, "new": {"a": [1, {"b": [None, 0.5]}]}, "newer": None}
         assert library_values(key, write_small(type_of(name), more))[0] == values
@@ -488,6 +552,41 @@ def test_any_segment_means_the_same_to_both(values: Values, writer: str) -> None
     written, as_read = library.encode_segment(key, values)
     assert read_segment(written) == values
     assert decode_segment(key, written) == as_read, "the writer keeps what a reader would read"
+
+
+blocks_of_pages = st.dictionaries(
+    st.integers(0, 2**63 - 1),
+    st.fixed_dictionaries(
+        {"text": st.text(max_size=8), "severity": st.integers(0, 255), "created_ms": st.integers(0, 2**63 - 1)}
+    ),
+    max_size=6,
+)
+
+
+@given(blocks_of_pages, st.booleans(), st.text(min_size=1, max_size=20), st.integers(0, 10**10 - 1))
+@settings(max_examples=100, deadline=None)
+def test_any_stage_page_means_the_same_to_both(
+    held: dict[int, Values], complete: bool, deployment: str, number: int
+) -> None:
+    """Whatever a page holds, the library and FORMAT.md read it alike, from whichever of the two wrote it."""
+    key = StagePageKey(StageId(deployment, "s", 0), number)
+    stop = max(held, default=-1) + 1
+    run = stop - 1 if held else 0
+    while run - 1 in held:
+        run -= 1
+    values = {
+        "stage": digest_of_stage(stage_page_key(key)),
+        "number": number,
+        "complete": complete or not held,
+        "abandoned": False,
+        "run": run,
+        "stop": stop,
+        "previous": (b"\1" * 32 if number else bytes(32)).hex(),
+        "blocks": [{"index": index, **held[index]} for index in sorted(held)],
+    }
+    data = write_stage_page(values)
+    assert library.stage_page_values(decode_page(key, data)) == values == read_stage_page(data)
+    assert read_stage_page(library.encode_stage_page(key, values)) == values
 
 
 rows_of_chunks = st.dictionaries(texts, packed, min_size=1, max_size=20).map(
@@ -629,10 +728,11 @@ def test_any_pin_means_the_same_to_both(values: Values) -> None:
     assert read_small(PIN, encode_pin(pin)) == values
 
 
-def test_the_worked_example_is_the_golden_file() -> None:
-    """The hex in FORMAT.md is that of the golden segment, byte for byte."""
+def test_the_worked_examples_are_the_golden_files() -> None:
+    """The hex in FORMAT.md is that of the golden segment and of the golden page, byte for byte."""
     text = Path(__file__).parent.parent.joinpath("docs/FORMAT.md").read_text()
     assert worked_example() in text
+    assert stage_page_example() in text
 
 
 def test_golden_files_are_never_overwritten(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from logstore.keys import (
     RegistrationKey,
     RetiredKey,
     SegmentKey,
+    StageGoneKey,
+    StageId,
+    StagePageKey,
     StoreKey,
     archive_key,
     chunk_key,
@@ -37,6 +40,9 @@ from logstore.keys import (
     roster_prefix,
     segment_key,
     session_prefix,
+    stage_gone_key,
+    stage_page_key,
+    stage_prefix,
     unescape_name,
 )
 
@@ -66,6 +72,12 @@ PARSES += [
     ("pins/00112233445566ff/0000000009", PinKey(bytes.fromhex("00112233445566ff"), 9)),
     ("claims/Deploy%2Fment/d%201/0000000002", ClaimKey("Deploy/ment", "d 1", 2)),
 ]
+STAGE, STAGE_TEXT = StageId("d/1", "a b", 3), "stagelogs/d%2F1/a%20b/0000000003"
+PARSES += [
+    (f"{STAGE_TEXT}/0000000007", StagePageKey(STAGE, 7)),
+    (f"{STAGE_TEXT}/gone", StageGoneKey(STAGE)),
+    ("stagelogs/gone/gone/0000000000/gone", StageGoneKey(StageId("gone", "gone", 0))),
+]
 NUMBERS = "/0000000000/0000000000/0000000000"
 FOREIGN = [
     *("", "/", "stor", "store/", "/store", "Store", "store ", "store\n", "stores", "store/0000000000"),
@@ -93,6 +105,9 @@ FOREIGN = [
     *(f"chunks/{end}" for end in ("0f" * 32, f"{POINT}-{'0f' * 32}/", f"{POINT}-{'0f' * 33}", f"{POINT}{'0f' * 32}")),
     *(f"archive/{end}" for end in ("", "0000000003", "0000000003/00112233445566FF/0000000001")),
     *(f"archive/{end}" for end in ("3/00112233445566ff/0000000001", "0000000003/00112233445566/0000000001")),
+    *(f"{STAGE_TEXT}/{end}" for end in ("", "7", "Gone", "gone/", "gone/0000000000", "0000000007/", "gon", "%67one")),
+    *("stagelogs/d/s/gone", "stagelogs/d/s/0000000003", "stagelogs/d/s/3/0000000007", "stagelogs//s/0000000003/gone"),
+    *("stagelogs/d/../0000000003/gone", "stagelogs/d/s/t/0000000003/gone", "stagelogs/d/é/0000000003/0000000007"),
     *(f"pins/{end}" for end in ("", "00112233445566ff", "00112233445566ff/9", "00112233445566ff/0000000009/")),
     *(f"claims/{end}" for end in ("", "k", "k/d", "k/d/2", "k//0000000002", "k/d/0000000002/", "k/d 1/0000000002")),
     *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
@@ -134,11 +149,16 @@ def build(key: Key) -> str:
             return pin_key(key)
         case ClaimKey():
             return claim_key(key)
+        case StagePageKey():
+            return stage_page_key(key)
+        case StageGoneKey(stage):
+            return stage_gone_key(stage)
 
 
 numbers = st.integers(0, NUMBER_MAX)
 names = st.text(min_size=1, max_size=40) | st.text("./%\\\x00~-_ é", min_size=1, max_size=40)
 folds = st.builds(Fold, names.filter(is_name), st.integers(1, NUMBER_MAX), st.binary(min_size=8, max_size=8))
+stages = st.builds(StageId, names.filter(is_name), names.filter(is_name), numbers)
 keys = (
     st.builds(EntryKey, numbers, numbers)
     | st.builds(RetiredKey, numbers)
@@ -148,6 +168,8 @@ keys = (
     | st.builds(ChunkKey, numbers, numbers, st.binary(min_size=32, max_size=32))
     | st.builds(ArchiveKey, numbers, st.binary(min_size=8, max_size=8), numbers)
     | st.builds(PinKey, st.binary(min_size=8, max_size=8), numbers)
+    | st.builds(StagePageKey, stages, numbers)
+    | st.builds(StageGoneKey, stages)
 )
 
 
@@ -188,6 +210,17 @@ def test_different_names_have_different_prefixes(one: str, other: str) -> None:
     assume(is_name(one) and is_name(other) and one != other)
     assert not session_prefix(one, 0, 0).startswith(session_prefix(other, 0, 0))
     assert not session_prefix(one, 0, 0).startswith(session_prefix(other, 0, 0).removesuffix("0000000000/0000000000/"))
+
+
+@given(stages, stages, numbers, numbers)
+def test_a_stage_log_is_listed_by_itself(one: StageId, other: StageId, number: int, next_number: int) -> None:
+    """Its pages come by number, its record behind them, and nothing of another stage log between them."""
+    assume(one != other)
+    names = [stage_page_key(StagePageKey(one, at)) for at in sorted({number, next_number})] + [stage_gone_key(one)]
+    listed = sorted([*names, stage_gone_key(other), stage_page_key(StagePageKey(other, number))])
+    assert [name for name in listed if name.startswith(stage_prefix(one))] == names
+    first = listed.index(names[0])
+    assert listed[first : first + len(names)] == names
 
 
 @given(st.tuples(numbers, numbers), st.tuples(numbers, numbers))

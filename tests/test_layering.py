@@ -16,19 +16,23 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "aside event clock keys digest finding frame token receipt metrics",
-        "segment entry identity retired session frontier chunk manifest registration pin claim archive named filestore",
+        "aside event clock keys digest finding frame indices token receipt metrics",
+        (
+            "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
+            "gone named filestore"
+        ),
         "looks buffer trail shelf",
         "objects",
         "witness",
         "roster seal unsettled catchup chapter pins claims",
-        "writer follower",
+        "writer follower stagechain",
+        "stagewriter stagelisting",
         "reader snapshots stagelogs walk transfer",
-        "survey snapshotcheck archivecheck retention",
+        "survey snapshotcheck archivecheck stagecheck retention",
         "check needs",
-        "collector",
+        "collector stageretention",
         "keeper",
-        "remains",
+        "remains stagerescue",
         "rescue",
         "backup",
         "log",
@@ -48,8 +52,8 @@ LAYERS = {
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock keys digest finding frame token receipt frontier segment entry identity retired "
-    "session chunk manifest registration pin claim archive named",
+    "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
+    "retired session chunk manifest registration pin claim archive stagepage gone named",
     "projections": "values spans patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event

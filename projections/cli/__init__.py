@@ -16,7 +16,7 @@ import click
 
 from logstore.errors import LogStoreError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "CouldNotRun", "main"]
 
 VERBS: dict[str, str] = {
     "doctor": "see whether store, log and clock are fit",

@@ -12,10 +12,18 @@ from typing import Any
 import click
 
 from logstore import KeepSettings
-from projections.cli.gc import garbage_line, retirement_line
+from projections.cli.gc import dropped_line, garbage_line, retirement_line
 from projections.cli.projection import load_projection
 from projections.cli.snapshot import manifest_line, manifest_values
-from projections.cli.terminal import as_json, json_option, open_log, run, snapshots_kept_option, url_argument
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    open_log,
+    run,
+    snapshots_kept_option,
+    stage_logs_age_option,
+    url_argument,
+)
 from projections.keep import KeepRound, keep
 from projections.projection import Projection
 
@@ -41,6 +49,7 @@ SECONDS = Seconds(min=0)
 @url_argument
 @click.option("--projection", "projections", multiple=True, metavar="MODULE:CLASS", help="Snapshot this one; repeat.")
 @snapshots_kept_option
+@stage_logs_age_option
 @click.option(
     "--snapshot-every",
     type=SECONDS,
@@ -59,6 +68,7 @@ def command(
     url: str,
     projections: tuple[str, ...],
     snapshots_kept: int,
+    stage_logs_age_ms: int | None,
     snapshot_every: float,
     chapter_age: float,
     pause: float,
@@ -70,7 +80,9 @@ def command(
     WRITES and DELETES, see `logstore gc`. Any number may run. Projections that are registered and that nobody snapshots
     keep all history. Ends on SIGTERM and ^C. Exit status 1 when the last round met problems.
     """
-    settings = KeepSettings(chapter_age_ms=round(chapter_age * 1_000), snapshots_kept=snapshots_kept)
+    settings = KeepSettings(
+        chapter_age_ms=round(chapter_age * 1_000), snapshots_kept=snapshots_kept, stage_logs_age_ms=stage_logs_age_ms
+    )
     work = _keep(
         url,
         [load_projection(text) for text in projections],
@@ -122,6 +134,7 @@ def _say(done: KeepRound, json_: bool) -> None:
                     "closed_chapter": done.closed_chapter,
                     "snapshots": [manifest_values(manifest) for manifest in done.snapshots],
                     "retirements": [asdict(retirement) for retirement in done.retirements],
+                    "stage_logs": [asdict(dropped) for dropped in done.stage_logs],
                     "garbage": [garbage.key for garbage in done.garbage],
                     "problems": [str(problem) for problem in done.problems],
                 }
@@ -131,6 +144,7 @@ def _say(done: KeepRound, json_: bool) -> None:
     lines = [f"sealed {done.sealed} sessions"] * bool(done.sealed) + ["ended a chapter"] * done.closed_chapter
     lines += [f"snapshot {manifest_line(manifest)}" for manifest in done.snapshots]
     lines += [retirement_line(retirement) for retirement in done.retirements if retirement.retired]
+    lines += [dropped_line(dropped) for dropped in done.stage_logs]
     lines += [f"deleted {garbage_line(garbage)}" for garbage in done.garbage]
     for line in lines:
         click.echo(line)

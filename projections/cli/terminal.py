@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from logstore.errors import InvalidArgument
 
 __all__ = [
     "address_of",
+    "age_of",
     "as_json",
     "duration",
     "json_option",
@@ -36,6 +38,7 @@ __all__ = [
     "run",
     "size",
     "snapshots_kept_option",
+    "stage_logs_age_option",
     "url_argument",
     "watched",
     "where_to_begin",
@@ -43,8 +46,29 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+UNITS_MS: Final = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 PIPE_WIDTH: Final = 120
 SHOWN_EVERY_S: Final = 0.2  # how often a bar looks at what is counted elsewhere
+
+
+def age_of(text: str) -> int:
+    """Return an age that is written as a whole number and a unit, in milliseconds.
+
+    >>> [age_of(text) for text in ("30d", "12h", "90min", "5s")]
+    [2592000000, 43200000, 5400000, 5000]
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(s|min|h|d)", text)
+    if match is None:
+        raise InvalidArgument(f"not an age age={text!r:.40}; write a whole number and s, min, h or d, such as 30d")
+    return int(match[1]) * UNITS_MS[match[2]]
+
+
+def _convert_age(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else age_of(value)
+    except InvalidArgument as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
 
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
@@ -55,6 +79,13 @@ snapshots_kept_option = click.option(
     default=2,
     show_default=True,
     help="So many whole ones of each projection, a grace old, and all newer ones.",
+)
+stage_logs_age_option = click.option(
+    "--stage-logs-older-than",
+    "stage_logs_age_ms",
+    callback=_convert_age,
+    metavar="AGE",
+    help="Drop stage logs to which nothing was added for so long, such as 30d; default: never.",
 )
 
 

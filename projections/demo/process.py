@@ -61,6 +61,12 @@ class DemoProcess:
         if self._process.returncode is not None:
             raise DemoFailed(f"a process of the demo ended process={self.name!r} status={self._process.returncode}")
 
+    def require_not_failed(self) -> None:
+        """Raise DemoFailed when it has ended badly."""
+        assert self._process is not None
+        if self._process.returncode:
+            raise DemoFailed(f"a process of the demo failed process={self.name!r} status={self._process.returncode}")
+
     async def kill(self) -> None:
         """SIGKILL it."""
         assert self._process is not None

@@ -29,7 +29,7 @@ SETTINGS = LogSettings(retry=RetrySettings(attempt_timeout_ms=2_000, deadline_ms
 def enforcing() -> Iterator[str]:
     """A simulated S3 that asks IAM before it does anything, after the first few requests."""
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        [sys.executable, "-W", "ignore", "-m", "tests.moto_server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

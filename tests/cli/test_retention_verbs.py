@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import logstore
-from logstore import Event
+from logstore import Block, Event, StageLogs
 from projections import Projection, View
 from tests.cli.conftest import SETTINGS, Tool, age
 
@@ -151,3 +151,68 @@ def test_keep_ends_when_told_to(tmp_path: Path, stop: signal.Signals) -> None:
     assert time.monotonic() - began < 10
     assert daemon.returncode == 0
     assert "Traceback" not in said
+
+
+def make_stage_logs(path: Path) -> str:
+    """A log with two stage logs, one of them two days old."""
+
+    async def live(*stages: str) -> None:
+        async with logstore.open(path.as_uri(), settings=SETTINGS) as log:
+            for name in stages:
+                stage = StageLogs(log).stage("d/1", name)
+                await stage.append([Block(0, "pulling"), Block(1, "pulled")])
+
+    asyncio.run(live("plan"))
+    age(str(path), 2 * DAY_S)
+    asyncio.run(live("apply"))
+    return str(path)
+
+
+def test_gc_drops_old_stage_logs_when_told_to(tool: Tool, tmp_path: Path) -> None:
+    """Only with an age; a dry run names them; the first run records, a grace later the second deletes."""
+    place = make_stage_logs(tmp_path / "cp")
+    assert "stage log" not in tool("gc", place).stderr
+    planned = tool("gc", place, "--stage-logs-older-than", "36h", "--dry-run")
+    assert "stage log d/1/plan/0 dropped: it would be dropped: nothing was added for long (1 pages, " in planned.stderr
+    assert "apply" not in planned.stderr
+    assert not list(tmp_path.rglob("gone"))
+    first = tool("gc", place, "--stage-logs-older-than", "36h")
+    assert "stage log d/1/plan/0 dropped: nothing was added for long (1 pages, " in first.stderr
+    (record,) = tmp_path.rglob("gone")
+    assert first.stdout == ""
+    os.utime(record, (record.stat().st_atime, record.stat().st_mtime - 2 * DAY_S))
+    second = [json.loads(line) for line in tool("gc", place, "--json").stdout.splitlines()]
+    assert [(garbage["key"], garbage["why"]) for garbage in second] == [
+        (f"stagelogs/d%2F1/plan/0000000000/000000000{number}", "its stage log was dropped a grace ago")
+        for number in range(2)
+    ]
+    assert tool("check", place).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "cp" / "stagelogs").rglob("*") if path.is_file()) == [
+        "0000000000",
+        "gone",
+    ]
+
+
+def test_keep_drops_old_stage_logs_when_told_to(tool: Tool, tmp_path: Path) -> None:
+    """It says which, as text and as JSON."""
+    for number, options in enumerate(([], ["--json"])):
+        place = make_stage_logs(tmp_path / str(number))
+        kept = tool("keep", place, "--stage-logs-older-than=36h", "--rounds=1", *options)
+        assert kept.exit_code == 0
+        if options:
+            (dropped,) = json.loads(kept.stdout)["stage_logs"]
+            assert dropped["stage"] == {"deployment": "d/1", "stage": "plan", "retry": 0}
+            assert (dropped["dropped"], dropped["pages"]) == (True, 1)
+        else:
+            assert "stage log d/1/plan/0 dropped" in kept.stdout
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5h", "30 d", "30w", "1e3s", "٣d", "0s", "1h"])
+def test_an_age_that_is_none_is_refused(tool: Tool, tmp_path: Path, text: str) -> None:
+    """One line that says how to write one, or that a stage log is kept for a grace at least."""
+    place = make_stage_logs(tmp_path / "cp")
+    for verb in ("gc", "keep"):
+        refused = tool(verb, place, "--stage-logs-older-than", text, *(["--rounds=1"] if verb == "keep" else []))
+        assert refused.exit_code == 2, refused.output
+        assert "30d" in refused.stderr or "grace" in refused.stderr
+    assert not list(tmp_path.rglob("gone"))

@@ -1,4 +1,4 @@
-"""The worked example of docs/FORMAT.md, made from a golden file: ``python -m tests.golden.example`` prints it."""
+"""The worked examples of docs/FORMAT.md, made from golden files: ``python -m tests.golden.example`` prints them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,36 @@ COLUMNS = [
     (9, '{"status": 1}'),
     (1, "metas: nil"),
 ]
+STAGE_PAGE = GOLDEN.with_name("stagepage-two-blocks.bin")
+HEAD = [
+    (4, 'magic "LGST"'),
+    (1, "version 1"),
+    (1, "type 10, a page of a stage log"),
+    (2, "no flags"),
+    (4, "body size, 132"),
+    (8, "page 0"),
+    (8, "the last range of indices begins with 0"),
+    (8, "and ends before 2"),
+    (4, "two blocks"),
+    (4, "their stored size, 52"),
+    (4, "their size unpacked, 43"),
+    (32, 'digest of "stagelogs/d-1/apply/0000000000/"'),
+    (32, "there is no page before page 0"),
+    (32, "digest of the 52 bytes at 176"),
+    (32, "digest of bytes 0 to 143: the object's"),
+    (52, "one Zstandard frame of the blocks"),
+]
+BLOCKS = [
+    (1, "array of 4 columns"),
+    (3, "indices: 0, 1"),
+    (1, "texts: array of 2"),
+    (8, '"pulling"'),
+    (7, '"pulled"'),
+    (4, "severities: bin of 2 bytes, 0 and 1"),
+    (1, "times: array of 2"),
+    (9, "1700000000000 ms"),
+    (9, "1700000000250 ms"),
+]
 WIDTH = 16
 
 
@@ -64,5 +94,13 @@ def worked_example() -> str:
     return "\n".join([*annotate(data, FRAME), "", "Unpacked, the columns are:", "", *annotate(columns, COLUMNS)]) + "\n"
 
 
+def stage_page_example() -> str:
+    """Return the block of a page of a stage log as it stands in FORMAT.md."""
+    data = STAGE_PAGE.read_bytes()
+    blocks = zstandard.ZstdDecompressor().decompress(data[176:])
+    return "\n".join([*annotate(data, HEAD), "", "Unpacked, the blocks are:", "", *annotate(blocks, BLOCKS)]) + "\n"
+
+
 if __name__ == "__main__":
-    print(worked_example(), end="")
+    print(worked_example())
+    print(stage_page_example(), end="")

@@ -20,9 +20,12 @@ Values = dict[str, Any]
 Row = dict[str, str]  # of a chunk: its key and state
 
 STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, PIN, CLAIM, ARCHIVE, REGISTRATION = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
+STAGE_PAGE, STAGE_GONE = 10, 12
 OPEN = 1  # a kind of entry
 FINAL, SEALED = 0x0001, 0x0002
+COMPLETE, ABANDONED = 0x0001, 0x0002
 HEADER = struct.Struct(">6Q3I32s32s")
+STAGE_HEADER = struct.Struct(">3Q3I32s32s32s")
 CHUNK_HEADER = struct.Struct(">3I32s32s")
 SEGMENT_FRAME = 12 + HEADER.size + 32
 
@@ -276,6 +279,82 @@ def read_chunk(data: bytes) -> Values:
     encoded = [key.encode() for key in keys]
     assert all(before < after for before, after in pairwise(encoded))
     return {"rows": [{"key": key, "state": state.hex()} for key, state in zip(keys, states, strict=True)]}
+
+
+def digest_of_stage(key: str) -> str:
+    """FORMAT, "Stage logs": what tells the pages of a stage log, one of which has this name."""
+    return hashlib.sha256(key[: key.rindex("/") + 1].encode()).hexdigest()
+
+
+def pack_blocks(values: Values) -> bytes:
+    """FORMAT, "Stage logs": the blocks of a page."""
+    blocks = values["blocks"]
+    packed: bytes = msgpack.packb(
+        [
+            [block["index"] for block in blocks],
+            [block["text"] for block in blocks],
+            bytes(block["severity"] for block in blocks),
+            [block["created_ms"] for block in blocks],
+        ]
+    )
+    return packed
+
+
+def write_stage_page(values: Values, packed: bytes | None = None, stored: bytes | None = None, **header: Any) -> bytes:
+    """FORMAT, "Stage logs". What is packed, stored and in the header may be given otherwise; digests agree."""
+    if packed is None:
+        packed = pack_blocks(values) if values["blocks"] else b""
+    if stored is None:
+        stored = compress(packed)
+    fields = {
+        "number": values["number"],
+        "run": values["run"],
+        "stop": values["stop"],
+        "count": len(values["blocks"]),
+        "stored_size": len(stored),
+        "unpacked_size": len(packed),
+        "stage": bytes.fromhex(values["stage"]),
+        "previous": bytes.fromhex(values["previous"]),
+        "stored_digest": hashlib.sha256(stored).digest(),
+        "flags": COMPLETE * values["complete"] | ABANDONED * values["abandoned"],
+        "type": STAGE_PAGE,
+        **header,
+    }
+    flags, type_ = fields.pop("flags"), fields.pop("type")
+    return frame(type_, flags, STAGE_HEADER.pack(*fields.values())) + stored
+
+
+def read_stage_page(data: bytes) -> Values:
+    """Return the values of a page of a stage log."""
+    type_, flags, body, _, stored = unframe(data)
+    assert (type_, len(body)) == (STAGE_PAGE, 132)
+    number, run, stop, count, size, unpacked, stage, previous, checksum = STAGE_HEADER.unpack(body)
+    assert len(stored) == size
+    assert hashlib.sha256(stored).digest() == checksum
+    packed = uncompress(stored)
+    assert len(packed) == unpacked
+    assert bool(packed) == bool(count)
+    assert count or flags & COMPLETE
+    assert not flags & ABANDONED or (flags & COMPLETE and not count)
+    blocks = []
+    if count:
+        indices, texts, severities, times = msgpack.unpackb(packed)
+        assert all(before < after for before, after in pairwise(indices))
+        assert 0 <= run < stop
+        assert indices[-1] < stop
+        rows = zip(indices, texts, severities, times, strict=True)
+        blocks = [{"index": i, "text": text, "severity": s, "created_ms": ms} for i, text, s, ms in rows]
+        assert len(blocks) == count
+    return {
+        "stage": stage.hex(),
+        "number": number,
+        "complete": bool(flags & COMPLETE),
+        "abandoned": bool(flags & ABANDONED),
+        "run": run,
+        "stop": stop,
+        "previous": previous.hex(),
+        "blocks": blocks,
+    }
 
 
 class Place(NamedTuple):

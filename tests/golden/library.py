@@ -9,14 +9,26 @@ from logstore.chunk import Chunk, encode_chunk
 from logstore.claim import Claim
 from logstore.entry import Begin, Closed, Entry, Open, Tick, decode_entry, encode_scopes
 from logstore.event import EncodedEvent, EventEncoder
+from logstore.gone import Gone
 from logstore.identity import Identity
-from logstore.keys import ArchiveKey, EntryKey, ManifestKey, SegmentKey, entry_key, parse_key, segment_key
+from logstore.keys import (
+    ArchiveKey,
+    EntryKey,
+    ManifestKey,
+    SegmentKey,
+    StagePageKey,
+    entry_key,
+    parse_key,
+    segment_key,
+    stage_page_key,
+)
 from logstore.manifest import Manifest
 from logstore.pin import PinRecord
 from logstore.registration import Registration
 from logstore.retired import Retired
 from logstore.segment import Segment, SegmentEncoder, decode_archived_segment, decode_segment
-from tests.golden.independent import Values, plain
+from logstore.stagepage import Block, Page, encode_page
+from tests.golden.independent import Values, digest_of_stage, plain
 
 KINDS = (Begin, Open, Tick, Closed)
 VERDICTS = ("rejected", "parked")
@@ -217,3 +229,30 @@ def encode_rows(values: Values) -> tuple[bytes, bytes, int]:
     """Let the library write a chunk: its bytes, its hash, and its columns' size."""
     rows = values["rows"]
     return encode_chunk([row["key"] for row in rows], [bytes.fromhex(row["state"]) for row in rows])
+
+
+def stage_page_values(page: Page) -> Values:
+    head = page.head
+    return {
+        "stage": digest_of_stage(stage_page_key(head.key)),
+        "number": head.key.number,
+        **{name: getattr(head, name) for name in ("complete", "abandoned", "run", "stop")},
+        "previous": head.previous.hex(),
+        "blocks": [{name: getattr(block, name) for name in Block.__slots__} for block in page.blocks],
+    }
+
+
+def encode_stage_page(key: StagePageKey, values: Values) -> bytes:
+    """Let the library write a page of a stage log."""
+    return encode_page(
+        key,
+        [Block(**block) for block in values["blocks"]],
+        previous=bytes.fromhex(values["previous"]) if key.number else None,
+        **{name: values[name] for name in ("complete", "abandoned", "run", "stop")},
+    )[0]
+
+
+def gone_values(gone: Gone) -> Values:
+    stage = {name: getattr(gone.stage, name) for name in ("deployment", "stage", "retry")}
+    values: Values = plain({**stage, "pages": gone.pages, "digest": gone.digest})
+    return values

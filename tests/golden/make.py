@@ -1,8 +1,8 @@
 """Write the golden files that do not exist yet: ``python -m tests.golden.make``. What exists is never overwritten.
 
 A small log of two chapters, every kind of object in it once, a snapshot at a point of it, whose rows are made up, its
-first chapter's archive, a pin and a claim. Each object's values go beside it as JSON. Segments and chunks are written
-by the library, small objects and archives by ``independent.py``.
+first chapter's archive, a pin, stage logs and a claim. Each object's values go beside it as JSON. Segments, chunks and
+pages are written by the library, small objects and archives by ``independent.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from logstore.keys import SegmentKey, parse_key
+from logstore.keys import SegmentKey, StagePageKey, parse_key
 from tests.golden.independent import (
     CLAIM,
     ENTRY,
@@ -22,12 +22,14 @@ from tests.golden.independent import (
     PIN,
     REGISTRATION,
     RETIRED,
+    STAGE_GONE,
     STORE,
     Row,
     Values,
     alive,
     dead_bits,
     digest_of,
+    digest_of_stage,
     escape,
     fingerprint,
     hash_of_rows,
@@ -38,7 +40,7 @@ from tests.golden.independent import (
     write_archive,
     write_small,
 )
-from tests.golden.library import encode_rows, encode_segment
+from tests.golden.library import encode_rows, encode_segment, encode_stage_page
 
 V1 = Path(__file__).parent / "v1"
 FIRST_MS = 1_700_000_000_000
@@ -410,6 +412,61 @@ def make_registrations() -> Iterator[Made]:
         yield name, f"{FOLDER}/registration/{number:010d}", write_small(REGISTRATION, values), values
 
 
+def block(index: int, text: str, severity: int = 0, ms: int = 0) -> Values:
+    return {"index": index, "text": text, "severity": severity, "created_ms": FIRST_MS + ms}
+
+
+def make_stage_pages() -> Iterator[Made]:
+    """A stage log of three pages, one that retention completed, and one that holds nothing."""
+    odd = "naïve \U0001f680\x00\r\n" + "long " * 60
+    many: list[tuple[str, str, list[Values], tuple[int, int]]] = [
+        ("two-blocks", "d-1/apply/0000000000", [block(0, "pulling"), block(1, "pulled", 1, 250)], (0, 2)),
+        (
+            "gaps",
+            "d-1/apply/0000000000",
+            [block(7, "", 255), block(8, odd, 2, 9), block(2**63 - 1, "last")],
+            (2**63 - 1, 2**63),
+        ),
+        ("complete", "d-1/apply/0000000000", [block(2, "late"), block(9, "done", 1, 500)], (2**63 - 1, 2**63)),
+        ("left", "d%2F2/%C3%A9/0000000003", [block(1_700_000_000, "applying")], (1_700_000_000, 1_700_000_001)),
+        ("abandoned", "d%2F2/%C3%A9/0000000003", [], (1_700_000_000, 1_700_000_001)),
+        ("complete-empty", "d-1/apply/0000000001", [], (0, 0)),
+    ]
+    before = ("", bytes(32), -1)
+    for name, stage, blocks, (run, stop) in many:
+        if before[0] != stage:
+            before = (stage, bytes(32), -1)
+        number = before[2] + 1
+        key = f"stagelogs/{stage}/{number:010d}"
+        values = {
+            "stage": digest_of_stage(key),
+            "number": number,
+            "complete": name in {"complete", "abandoned", "complete-empty"},
+            "abandoned": name == "abandoned",
+            "run": run,
+            "stop": stop,
+            "previous": before[1].hex(),
+            "blocks": blocks,
+        }
+        page_key = parse_key(key)
+        assert isinstance(page_key, StagePageKey)
+        data = encode_stage_page(page_key, values)
+        before = (stage, digest_of(data), number)
+        yield f"stagepage-{name}", key, data, values
+
+
+def make_gone(abandoned: Made) -> Made:
+    """The record that the stage log is gone which retention completed."""
+    values = {
+        "deployment": "d/2",
+        "stage": "é",
+        "retry": 3,
+        "pages": 2,
+        "digest": {"hex": digest_of(abandoned[2]).hex()},
+    }
+    return "gone", "stagelogs/d%2F2/%C3%A9/0000000003/gone", write_small(STAGE_GONE, values), values
+
+
 def make_all() -> Iterator[Made]:
     """Yield every golden object of version 1."""
     store = make_store()
@@ -442,6 +499,9 @@ def make_all() -> Iterator[Made]:
     yield make_manifest(points[-1], opened, segments[1], chunks)
     yield make_empty_manifest()
     yield from make_registrations()
+    pages = {made[0]: made for made in make_stage_pages()}
+    yield from pages.values()
+    yield make_gone(pages["stagepage-abandoned"])
 
 
 def write_values(key: str, data: bytes, values: Values) -> str:

@@ -27,7 +27,7 @@ from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
 from logstore.log import Log
-from logstore.looks import Looks
+from logstore.looks import Look
 from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
@@ -227,9 +227,9 @@ BUGS: dict[str, Bug] = {
     "a look is relied on for ever": Bug(
         ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
         5,
-        Looks,
+        Look,
         "fresh",
-        "self._store_time.passed_ms(look) < self._reliable_ms",
+        "self._store_time.passed_ms(since) < self._reliable_ms",
         "True",
         DROP,
     ),
@@ -259,8 +259,8 @@ BUGS: dict[str, Bug] = {
         4,
         Documents,
         "update",
-        "if not blind:",
-        "if False:",
+        "if looked := not blind or key not in self:",
+        "if looked := False:",
         WRONG_CLOCKS,
         documents=True,
     ),
@@ -280,6 +280,7 @@ BUGS: dict[str, Bug] = {
         "apply",
         "after = self.collection.judge(before, str(version), write, event.data, writer)",
         "after = Collection(self.name).judge(before, str(version), write, event.data, writer)",
+        WRONG_CLOCKS,
         documents=True,
     ),
     "who meets a claim without its event lets it be": Bug(

@@ -11,7 +11,7 @@ import math
 import random
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,11 +20,14 @@ from typing import Any, Final
 import logstore
 from logstore import (
     AlreadyExists,
+    Block,
     ClockSkew,
     Conflict,
     Log,
     NotFound,
     NotStored,
+    Stage,
+    StageLogs,
     Trimmed,
     Unavailable,
     Unknown,
@@ -41,6 +44,8 @@ __all__ = ["DocumentWorld"]
 KEYS: Final = tuple(f"d{i}" for i in range(4))
 SEATS: Final = tuple(f"s{i}" for i in range(3))
 SUM: Final = "sum"
+STAGES: Final = ("plan", "apply")
+BLOCKS: Final = 40
 KINDS: Final = {"Doc": KEYS, "Seat": SEATS, "Sum": (SUM,)}
 Forgivable: Final = (Unavailable, ClockSkew)
 SETTLE_S: Final = 10
@@ -107,6 +112,16 @@ Call = Callable[[Deed], Awaitable[WriteReceipt]]
 
 
 @dataclass(slots=True)
+class Printing:
+    """What became of a stage log: which indices were sent, which are known to be stored, and whether it is complete."""
+
+    sent: set[int] = field(default_factory=set)
+    stored: set[int] = field(default_factory=set)
+    complete_s: float = math.inf  # when somebody was told
+    stored_late: set[int] = field(default_factory=set)  # told stored, by calls that began after that
+
+
+@dataclass(slots=True)
 class Watcher:
     """Somebody who watches what matches, and saves it with the token. It outlives its processes."""
 
@@ -135,8 +150,11 @@ class Serving:
     writes = True
     endures = False
 
-    def __init__(self, name: str, deeds: list[Deed], watcher: Watcher, *, pause_s: float) -> None:
+    def __init__(
+        self, name: str, deeds: list[Deed], watcher: Watcher, printings: dict[str, Printing], *, pause_s: float
+    ) -> None:
         self._name = name
+        self._printings = printings
         self._deeds = deeds
         self._watcher = watcher
         self._pause_s = pause_s
@@ -147,16 +165,19 @@ class Serving:
         while not actor.stopping.is_set():
             try:
                 async with DocumentStore.open(log, writer=self._name, collections=COLLECTIONS) as db:
-                    await self._serve(actor, db)
+                    await self._serve(actor, log, db)
             except Trimmed as error:
                 actor.stage.history.trim(actor.process.name, str(error))
 
-    async def _serve(self, actor: Actor, db: DocumentStore) -> None:
-        rng = actor.rng
+    async def _serve(self, actor: Actor, log: Log, db: DocumentStore) -> None:
+        rng, stages = actor.rng, {name: StageLogs(log).stage("d", name) for name in STAGES}
         watching = asyncio.create_task(self._watcher.watch(db.collection("Doc"), random.Random(rng.random())))
         try:
             for _ in range(rng.randrange(5, 30)):
-                await asyncio.gather(*(self._request(actor, db) for _ in range(rng.choice([1, 1, 2, 4]))))
+                await asyncio.gather(
+                    *(self._request(actor, db) for _ in range(rng.choice([1, 1, 2, 4]))),
+                    *(self._print(actor, stages) for _ in range(rng.choice([0, 0, 1, 2]))),
+                )
                 await actor.sleep(self._pause_s * rng.choice([0.1, 1, 1, 5]))
                 if actor.stopping.is_set():
                     break
@@ -198,6 +219,28 @@ class Serving:
         kind, key, do, call = calls[what]
         blind = options["blind"] and kind == "Doc"
         await self._do(actor, Deed(len(self._deeds), actor.name, kind, key, do, blind, actor.stage.loop.time()), call)
+
+    async def _print(self, actor: Actor, stages: Mapping[str, Stage]) -> None:
+        """Send some blocks of a stage log, which others have sent perhaps; end it now and then."""
+        rng, loop = actor.rng, actor.stage.loop
+        name, first = rng.choice(STAGES), rng.randrange(BLOCKS)
+        printing, called_s = self._printings[name], loop.time()
+        blocks = [Block(index, f"line {index}") for index in range(first, min(BLOCKS, first + rng.randrange(1, 8)))]
+        printing.sent.update(block.index for block in blocks)
+        completes = rng.random() < 0.02
+        try:
+            if completes:
+                await stages[name].complete(blocks)
+            else:
+                await stages[name].append(blocks)
+        except (Conflict, *Forgivable):
+            return
+        indices = {block.index for block in blocks}
+        if called_s > printing.complete_s:
+            printing.stored_late |= indices
+        printing.stored |= indices
+        if completes:
+            printing.complete_s = min(printing.complete_s, loop.time())
 
     async def _do(self, actor: Actor, deed: Deed, call: Call) -> None:
         self._deeds.append(deed)
@@ -340,10 +383,15 @@ class DocumentWorld(World):
         """Who lives in it."""
         self.deeds: list[Deed] = []
         self.looks: list[tuple[int, str, dict[str, Data]]] = []
+        self.printings = {name: Printing() for name in STAGES}
         self.watchers = [Watcher() for _ in range(rng.randint(2, 3))]
         jobs: dict[str, Job] = {
             f"server{i}": Serving(
-                rng.choice(["web", f"w{i}"]), self.deeds, watcher, pause_s=rng.choice([0.2, 0.5]) * self.slower
+                rng.choice(["web", f"w{i}"]),
+                self.deeds,
+                watcher,
+                self.printings,
+                pause_s=rng.choice([0.2, 0.5]) * self.slower,
             )
             for i, watcher in enumerate(self.watchers)
         }
@@ -363,6 +411,10 @@ class DocumentWorld(World):
             if max((stamp for stamp, of, _ in self.looks if of == kind), default=0) < last:
                 return f"{kind} is not settled up to {last}"
         return ""
+
+    def count_printed(self) -> int:
+        """How many blocks are known to be stored."""
+        return sum(len(printing.stored) for printing in self.printings.values())
 
     async def damage(self) -> None:
         """Other worlds are damaged."""
@@ -386,6 +438,8 @@ class DocumentWorld(World):
             ):
                 for kind in KINDS:
                     self._compare(db.collection(kind), kind, telling)
+                for name, printing in self.printings.items():
+                    await self._judge_printing(StageLogs(log).stage("d", name), printing)
                 for number, watcher in enumerate(self.watchers):
                     await self._watch_on(db.collection("Doc"), number, watcher, telling)
 
@@ -401,6 +455,22 @@ class DocumentWorld(World):
                 self.history.problem(f"P8 the last view has another version of {kind} {key}")
         if documents.view.digest() != documents.view.digest(pending=True):
             self.history.problem("P8 the last view has pending rows, though all is settled")
+
+    async def _judge_printing(self, stage: Stage, printing: Printing) -> None:
+        """What is stored of a stage log, beside what its senders were told."""
+        try:
+            blocks, complete = await stage.fetch()
+        except NotFound:
+            blocks, complete = [], False
+        indices = [block.index for block in blocks]
+        if indices != sorted(set(indices)) or any(block.text != f"line {block.index}" for block in blocks):
+            self.history.problem(f"P6 the stage log {stage.id} has {blocks}")
+        if not printing.stored <= set(indices) <= printing.sent:
+            self.history.problem(f"P1 the stage log {stage.id} has {indices}, of {printing}")
+        if printing.complete_s < math.inf and not complete:
+            self.history.problem(f"P1 the stage log {stage.id} is not complete any more: {printing}")
+        if complete and not printing.stored_late <= set(indices):
+            self.history.problem(f"P6 the stage log {stage.id} took blocks after its end: {printing}")
 
     async def _watch_on(self, documents: Documents[Any], number: int, watcher: Watcher, telling: Telling) -> None:
         expected = {key: document for key, document in telling.documents("Doc").items() if document["n"] >= 0}
@@ -492,4 +562,5 @@ class DocumentWorld(World):
         for event in self.truth().events:
             telling.take(event)
         counts.update(effects=telling.effects.total(), copies=len(telling.copies), looks=len(self.looks))
+        counts.update(blocks=self.count_printed())
         return counts

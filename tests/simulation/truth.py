@@ -16,7 +16,17 @@ import msgpack
 from logstore.entry import Entry, Open, decode_entry, require_follows
 from logstore.event import Event
 from logstore.identity import decode_identity
-from logstore.keys import STORE, EntryKey, SegmentKey, entry_key, parse_key, retired_key, segment_key
+from logstore.keys import (
+    STORE,
+    EntryKey,
+    SegmentKey,
+    StagePageKey,
+    entry_key,
+    parse_key,
+    retired_key,
+    segment_key,
+    stage_gone_key,
+)
 from logstore.segment import Columns, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.simulation import SimulatedStore
@@ -25,8 +35,10 @@ __all__ = ["TrueEvent", "TrueSession", "Truth", "is_garbage"]
 
 
 def is_garbage(store: SimulatedStore, name: str) -> bool:
-    """Whether nobody relies on what lands under this name: its chapter is retired."""
+    """Whether nobody relies on what lands under this name: its chapter is retired, or its stage log gone."""
     key = parse_key(name)
+    if isinstance(key, StagePageKey):
+        return store.holds(stage_gone_key(key.stage))
     return isinstance(key, EntryKey | SegmentKey) and store.holds(retired_key(key.chapter))
 
 

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 import logstore
 from logstore import (
+    Block,
     Clock,
     Event,
     FileStore,
@@ -104,6 +105,19 @@ async def errors(log: Log, writer: Writer, event: Event) -> Receipt | None:
         return None
     except logstore.LogStoreError:
         raise
+
+
+async def stage_logs(log: Log) -> list[Block]:
+    stage = logstore.StageLogs(log).stage("deployment-1", "stage-2", retry=0)
+    assert_type(await stage.append([Block(0, "pulling", severity=1, created_ms=1_700_000_000_000)]), None)
+    await stage.complete(blocks=[Block(index=1, text="done")])
+    blocks, completed = await stage.fetch(offset=0)
+    assert_type(completed, bool)
+    async for block in stage.follow(offset=1):
+        assert_type(block.text, str)
+    for other in await logstore.StageLogs(log).stages("deployment-1"):
+        assert_type(other.retry, int)
+    return blocks
 
 
 class MyClock:

@@ -13,6 +13,8 @@ from rich.table import Table
 from examples.pipecd.demo.conductor import Outcome, conduct
 from examples.pipecd.demo.stopwatch import percentile_us
 from examples.pipecd.queries import QUERIES
+from logstore.errors import LogStoreError
+from projections.cli import CouldNotRun
 from projections.cli.demo import requests_table
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.history import load_history
@@ -39,7 +41,10 @@ def command(*, url: str | None, repo: str | None, file: str | None, commits: int
         with progress_bar("commands handled") as bar:
             task = bar.add_task("", total=total)
             conducting = conduct(address, history.commits, lambda done: bar.update(task, completed=done))
-            outcome = run(conducting)
+            try:
+                outcome = run(conducting)
+            except LogStoreError as error:
+                raise CouldNotRun(error) from error
     if json_:
         requests = {who: {**asdict(used), "price_usd": used.price_usd} for who, used in outcome.requests.items()}
         click.echo(

@@ -121,7 +121,7 @@ async def _until_handled(
 ) -> None:
     """Wait until so many commands are handled."""
     while True:
-        web.require_alive()
+        web.require_not_failed()
         handled = commands.count([("status", "!=", int(CommandStatus.NOT_HANDLED_YET))])
         on_progress(handled)
         if handled >= count:
