@@ -34,10 +34,12 @@ KEY: Final = "s"
 
 
 @asynccontextmanager
-async def serving(machine: Machine, collection: Collection = SEAT) -> AsyncIterator[DocumentStore]:
+async def serving(
+    machine: Machine, collection: Collection = SEAT, *, follow_ms: int = 100
+) -> AsyncIterator[DocumentStore]:
     """A process that has the seats open."""
     async with (
-        machine.open(quick(), grace_ms=GRACE_MS) as log,
+        machine.open(quick(follow_ms=follow_ms), grace_ms=GRACE_MS) as log,
         DocumentStore.open(log, writer=machine.name, collections=[collection]) as db,
     ):
         yield db
@@ -699,6 +701,16 @@ async def test_the_barrier_comes_before_the_look_for_claims(scene: Scene) -> Non
     async with serving(scene.machine("a")) as one, serving(scene.machine("b")) as other:
         await create(one, "a")
         await other.collection("Seat").view.refresh()
+        await one.collection("Seat").delete(KEY)
+        assert await create(other, "b") == "created"
+        assert await told(scene) == ["a", "deleted", "b"]
+
+
+@directed
+async def test_a_deletion_that_this_process_never_saw_comes_before_the_claim(scene: Scene) -> None:
+    """Created and deleted elsewhere, both acknowledged, since this one last looked: no AlreadyExists."""
+    async with serving(scene.machine("a")) as one, serving(scene.machine("b"), follow_ms=60_000) as other:
+        await create(one, "a")
         await one.collection("Seat").delete(KEY)
         assert await create(other, "b") == "created"
         assert await told(scene) == ["a", "deleted", "b"]
