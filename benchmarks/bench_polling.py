@@ -18,7 +18,7 @@ timer of the loop, a millisecond. CPU is what the process took of all kinds, thr
 Twice: with Python's garbage collector as it comes, and with full collections made rare, as a server may wish.
 
 Napkin: a page that is remembered 5 us, one that is not 30 and 5 a row: 670 queries take 2 % of a second. A write is
-judged twice, encoded, decoded, folded and entered into up to eight indexes: 1 ms; 200 take 20 %.
+judged twice, encoded, decoded, folded and entered into up to eight indexes, after a barrier: 2 ms; 200 take 40 %.
 """
 
 from __future__ import annotations

@@ -656,6 +656,27 @@ class Deployment:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Report:
+    title: str
+    state: dict[str, int] | None = None
+
+
+@directed
+async def test_a_model_leaves_alone_what_its_function_does(scene: Scene) -> None:
+    """An optional field that others own, and have not written yet, does not stand against a change of another."""
+    owned = Collection("Doc", owners={"state": "agent"})
+    async with serving(scene.machine("web"), owned) as db:
+        docs = db.collection("Doc", Report)
+        await docs.create("d", {"title": "a"})
+
+        def rename(report: Report) -> None:
+            report.title = "b"
+
+        await docs.update("d", rename)
+        assert docs.get("d") == Report("b")
+
+
 class Validated:
     """What pydantic's models have in common, as far as it matters here."""
 
