@@ -7,7 +7,7 @@ is met there, and is not stored twice.
 
 Invariants:
 - Only blocks are written whose indices are not in the chain up to the page before.
-- A call returns when the page that holds the last of its blocks is stored, and the stage log known not to be gone.
+- A call returns, or is refused, when the page that decides it is stored, and the stage log known not to be gone.
 - Behind the page that completes the chain nothing is created.
 """
 
@@ -160,7 +160,6 @@ class StageWriter:
             complete=completes,
         )
         page = await self._chain.create(head, data)
-        await self._chain.require_kept()
         if page is not None:
             try:
                 require_follows(page, self._last)
@@ -175,9 +174,7 @@ class StageWriter:
     # What is stored
 
     async def _find_end(self) -> None:
-        last = await self._chain.last()
-        await self._chain.require_kept()
-        self._last = last
+        last = self._last = await self._chain.last()
         self._stored = Indices(0 if last is None else last.run)
         if last is not None:
             self._stored.add_last(last.run, last.stop)

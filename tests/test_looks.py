@@ -118,6 +118,39 @@ async def test_a_record_found_is_final() -> None:
     assert store.gets == gets
 
 
+class Overtaken(Asked):
+    """The first answer is long under way; the others are not."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.arrives = asyncio.Event()
+
+    async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+        first = self.gets == 0
+        try:
+            return await super().get(key, start, stop)
+        finally:
+            if first:
+                await self.arrives.wait()
+
+
+async def test_an_answer_that_comes_late_makes_no_record_forgotten() -> None:
+    """A look found nothing, and hears of it after another found the record: retired it stays."""
+    clock = ManualClock()
+    bucket, store_time = Overtaken(clock), StoreTime(clock)
+    store_time.tell(clock.wall_ms())
+    looks = Looks(bucket, store_time, GRACE_MS)
+    slow = asyncio.create_task(looks.look(0))
+    await asyncio.sleep(0)
+    await bucket.create(retired_key(0), record(0))
+    found = await looks.look(0)
+    assert found is not None
+    bucket.arrives.set()
+    assert await slow is None
+    assert not looks.fresh(0)
+    assert await looks.retired(0) == found
+
+
 async def test_a_damaged_record_is_said_not_guessed() -> None:
     """A record that cannot be read is neither a yes nor a no."""
     clock = ManualClock()

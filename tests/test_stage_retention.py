@@ -160,7 +160,11 @@ async def test_a_dry_run_names_them_and_writes_nothing(scene: Scene) -> None:
     before = scene.store.contents()
     _, named = await round_of(scene, dry_run=True)
     assert scene.store.contents() == before
-    assert named == (await round_of(scene))[1] == [name_of(0), name_of(1)]
+    async with opened(scene.machine("one keeper")) as log:
+        keeper = log.keeper(KEEP)
+        for dry_run in (True, False):
+            assert [one.key async for one in keeper.collect(dry_run=dry_run)] == named == [name_of(0), name_of(1)]
+    assert await round_of(scene) == ([], [])
 
 
 @pytest.mark.parametrize("age_ms", [0, 1, GRACE_MS - 1])

@@ -138,18 +138,20 @@ async def test_names_of_nobody_are_damage() -> None:
 
 
 class Meanwhile(MemoryStore):
-    """Something happens when a listing of stage logs has begun."""
+    """Something happens when a listing of stage logs has begun, and one name is not in it."""
 
-    def __init__(self, store: MemoryStore, happens: Callable[[], object]) -> None:
+    def __init__(self, store: MemoryStore, happens: Callable[[], object], lacks: str = "") -> None:
         self.__dict__.update(store.__dict__)
         self.happens = happens
+        self.lacks = lacks
 
     async def list(self, prefix: str, after: str = ""):  # type: ignore[no-untyped-def]
         listed = [one async for one in super().list(prefix, after)]
         if prefix == "stagelogs/":
             await self.happens()  # type: ignore[misc]
         for one in listed:
-            yield one
+            if one.key != self.lacks:
+                yield one
 
 
 async def test_stage_logs_in_use_have_no_findings() -> None:
@@ -160,13 +162,24 @@ async def test_stage_logs_in_use_have_no_findings() -> None:
         await fill(store, 4, 5)
 
     assert await found(Meanwhile(store, goes_on)) == []
+    progress = Progress()
+    assert await found(Meanwhile(store, goes_on, lacks=name_of(1)), progress) == []
+    assert progress.objects == 1 + 10
 
     async def goes() -> None:
-        await store.create(gone_name(), encode_gone(Gone(ID, 4, bytes(32))))
-        for number in range(6):
+        for number in range(1, 6):
             await store.delete(name_of(number))
+        await store.create(gone_name(), encode_gone(Gone(ID, 4, bytes(32))))
 
-    assert await found(Meanwhile(store, goes)) == []
+    assert await found(Meanwhile(store, goes, lacks=name_of(1))) == []
+    await store.delete(gone_name())
+    await fill(store, 1, 2)
+
+    async def goes_whole() -> None:
+        await goes()
+        await store.delete(name_of(0))
+
+    assert await found(Meanwhile(store, goes_whole)) == []
 
 
 # Copies -----------------------------------------------------------------------------------------

@@ -188,9 +188,11 @@ async def test_a_complete_stage_log_takes_nothing_new() -> None:
     assert chain(await contents_of(store)) == [[0, 1], [2]]
 
 
-async def test_only_the_late_call_is_refused() -> None:
+@directed
+async def test_only_the_late_call_is_refused(scene: Scene) -> None:
     """Of calls that wait together those fail that bring something new to a stage log that is complete, and no other."""
-    async with a_stage() as (_, stage):
+    async with opened(scene.machine("web")) as log:
+        stage = stage_of(log)
         calls = [
             stage.append(blocks(0)),
             stage.complete(blocks(1)),
@@ -201,6 +203,21 @@ async def test_only_the_late_call_is_refused() -> None:
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [type(None), type(None), type(None), Conflict, type(None)]
         assert await fetched(stage) == ([0, 1], True)
+    assert chain(scene.store.contents()) == [[0], [1]]
+
+
+async def test_the_last_range_is_right_whoever_extends_it() -> None:
+    """A writer that knows the last range alone learns from another's page that it has grown downwards."""
+    store = MemoryStore()
+    async with a_stage(store) as (log, stage):
+        await stage.append(blocks(*range(5, 99)))
+        await stage.append(blocks(100, 101))
+        late = stage_of(log)
+        await late.append(blocks(101, 102))
+        await stage.append(blocks(99))
+        await late.append(blocks(103))
+        await late.append(blocks(104, 50))
+    assert chain(await contents_of(store))[2:] == [[102], [99], [103], [104]]
 
 
 BAD: Final[list[Any]] = [

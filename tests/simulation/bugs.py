@@ -27,7 +27,7 @@ from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
 from logstore.log import Log
-from logstore.looks import Looks
+from logstore.looks import Look
 from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
@@ -187,7 +187,7 @@ BUGS: dict[str, Bug] = {
     ),
     "one snapshot is enough": Bug(("P11",), 3, Needs, "_floor", "whole == self._snapshots_kept", "whole == 1", DROP),
     "a chapter that no snapshot covers is retired": Bug(
-        ("P11", "Trimmed"), 112, retention, "uncovered_by", "or floor.stamp < last", "", DROP
+        ("P11", "Trimmed"), 30, retention, "uncovered_by", "or floor.stamp < last", "", DROP
     ),
     "pins are not heeded": Bug(("P11",), 0, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
     "the record counts the final": Bug(
@@ -220,9 +220,9 @@ BUGS: dict[str, Bug] = {
     "a look is relied on for ever": Bug(
         ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
         5,
-        Looks,
+        Look,
         "fresh",
-        "self._store_time.passed_ms(look) < self._reliable_ms",
+        "self._store_time.passed_ms(since) < self._reliable_ms",
         "True",
         DROP,
     ),
