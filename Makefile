@@ -61,15 +61,15 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
 	$(BIN)/python -m pytest -m ceph $(ARGS)
 
-demo: $(VENV)/.base ## writers, a kill -9 and readers on one store (ARGS=s3://... for another)
-	$(BIN)/logstore demo $(ARGS)
+demo: $(VENV)/.base ## a control plane on one store: web, agents, ops, two kill -9 (ARGS=s3://... for another)
+	$(BIN)/python -m examples.pipecd.demo $(ARGS)
 
-VIEWS := $(addprefix benchmarks/bench_,views.py budget.py reads.py snapshots.py)
+VIEWS := $(addprefix benchmarks/bench_,views.py budget.py reads.py snapshots.py polling.py)
 
 bench: $(VENV)/.bench ## the benchmarks, without those of views
 	$(BIN)/python -m pytest benchmarks $(addprefix --ignore=,$(VIEWS)) $(ARGS)
 
-bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some ten minutes
+bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some fifteen minutes
 	$(BIN)/python -m pytest $(VIEWS) $(ARGS)
 
 simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0

@@ -69,6 +69,8 @@ class Sizes:
     documents_found: int
     reads: int
     view_rounds: int
+    agents: int
+    polling_s: float
 
 
 TINY = Sizes(
@@ -83,6 +85,8 @@ TINY = Sizes(
     documents_found=12_600,
     reads=20,
     view_rounds=1,
+    agents=100,
+    polling_s=0.6,
 )
 
 
@@ -111,6 +115,8 @@ def sizes(pytestconfig: pytest.Config) -> Sizes:
         documents_found=200_000,
         reads=5_000,
         view_rounds=5,
+        agents=2_000,
+        polling_s=60,
     )
 
 

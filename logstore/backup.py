@@ -22,12 +22,15 @@ from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, en
 from logstore.keys import (
     ARCHIVE,
     CHUNKS,
+    CLAIMS,
     RETIRED,
     SNAPSHOTS,
     STORE,
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
+    Key,
     ManifestKey,
     RegistrationKey,
     RetiredKey,
@@ -130,6 +133,7 @@ async def _copy(
         _unretired(left_out, _sessions_of(entries, source.list("log/"))),
         _unretired(left_out, _each(roster)),
         _archives_of(retired, source.list(ARCHIVE)),
+        _of_kind(ClaimKey, source.list(CLAIMS)),
     ]
     of_snapshots = [source.list(CHUNKS), _points_of(entries, manifests)]
     if own is None:  # nobody can read it yet: what keeps others from making a `store` comes first
@@ -231,6 +235,13 @@ async def _archives_of(retired: Collection[int], listing: AsyncIterator[Listed])
     async for listed in listing:
         key = parse_key(listed.key)
         if isinstance(key, ArchiveKey) and key.chapter in retired:
+            yield listed
+
+
+async def _of_kind(kind: type[Key], listing: AsyncIterator[Listed]) -> AsyncIterator[Listed]:
+    """Those whose names are of one kind."""
+    async for listed in listing:
+        if isinstance(parse_key(listed.key), kind):
             yield listed
 
 

@@ -32,6 +32,7 @@ from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     RETIRED,
     STORE,
+    ClaimKey,
     EntryKey,
     PinKey,
     RetiredKey,
@@ -53,8 +54,9 @@ from logstore.walk import Walked, fetch, walk
 
 __all__ = ["check", "decode_segment_data"]
 
-RESERVED: Final = frozenset({"claims"})
-_OURS: Final = frozenset({"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "stagelogs"})
+_OURS: Final = frozenset(
+    {"store", "roster", "log", "retired", "snapshots", "chunks", "archive", "pins", "claims", "stagelogs"}
+)
 
 
 T = TypeVar("T")
@@ -152,9 +154,7 @@ class _Check:
             what = f"the chapter is retired; {count} of its objects are still there"
             yield note(retired_key(chapter), what, "nothing to do: `logstore gc` removes them when the grace is over")
         for top, (first, count) in sorted(self._foreign.items()):
-            if top in RESERVED:
-                yield note(first, f"{count} objects under {top}/ are not checked by this version", "nothing to do")
-            elif top == "probe":
+            if top == "probe":
                 yield note(first, f"{count} left-overs of a probe", "remove them if no probe is running")
             else:
                 yield note(first, f"{count} objects under this name are not ours", "keep other things elsewhere")
@@ -337,19 +337,22 @@ class _Check:
                 case SegmentKey():
                     yield listed
                 case PinKey():
-                    await self._check_pin(listed.key)
+                    what = "nothing to do: it counts as one that needs everything, until seven days after it was made"
+                    await self._check_alone(listed.key, what)
+                case ClaimKey():
+                    await self._check_alone(listed.key, RESTORE)
                 case None:
                     self._take_foreign(listed.key)
                 case StoreKey():
                     self._progress.objects += 1
                     self._progress.bytes += listed.size
 
-    async def _check_pin(self, name: str) -> None:
+    async def _check_alone(self, name: str, next_step: str) -> None:
+        """Check an object that nothing else refers to."""
         walked = await fetch(self._store, name, decode_named)
         self._count(walked)
         if walked.damage is not None:
-            what = "nothing to do: it counts as one that needs everything, until seven days after it was made"
-            self._foreign_findings.append(damage(name, str(walked.damage), what))
+            self._foreign_findings.append(damage(name, str(walked.damage), next_step))
 
     def _take_foreign(self, key: str) -> None:
         top = key.split("/", 1)[0]

@@ -56,6 +56,7 @@ class ObjectType(enum.IntEnum):
     MANIFEST = 5
     CHUNK = 6
     PIN = 7
+    CLAIM = 8
     ARCHIVE = 9
     STAGE_PAGE = 10
     REGISTRATION = 11
@@ -70,6 +71,7 @@ BODY_BYTES_MAX: Final = {
     ObjectType.MANIFEST: 64 << 20,
     ObjectType.CHUNK: 1 << 10,
     ObjectType.PIN: 1 << 20,
+    ObjectType.CLAIM: 16 << 20,
     ObjectType.ARCHIVE: 64 << 20,
     ObjectType.STAGE_PAGE: 1 << 10,
     ObjectType.REGISTRATION: 1 << 20,
@@ -197,10 +199,10 @@ class Fields:
             raise self.damaged(name)
         return value
 
-    def binary(self, name: str, size: int) -> bytes:
-        """Exactly ``size`` bytes."""
+    def binary(self, name: str, size: int | None = None) -> bytes:
+        """Bytes; exactly ``size`` of them, where that is given."""
         value = self._fields.get(name)
-        if type(value) is not bytes or len(value) != size:
+        if type(value) is not bytes or size not in (None, len(value)):
             raise self.damaged(name)
         return value
 

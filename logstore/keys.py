@@ -16,6 +16,7 @@ from logstore.errors import InvalidArgument
 __all__ = [
     "ARCHIVE",
     "CHUNKS",
+    "CLAIMS",
     "FINGERPRINT_BYTES",
     "NAME_BYTES_MAX",
     "NONCE_BYTES",
@@ -27,8 +28,10 @@ __all__ = [
     "STORE",
     "ArchiveKey",
     "ChunkKey",
+    "ClaimKey",
     "EntryKey",
     "Fold",
+    "Key",
     "ManifestKey",
     "PinKey",
     "RegistrationKey",
@@ -41,6 +44,7 @@ __all__ = [
     "archive_key",
     "archive_prefix",
     "chunk_key",
+    "claim_key",
     "entry_key",
     "escape_name",
     "is_name",
@@ -72,6 +76,7 @@ SNAPSHOTS = "snapshots/"
 CHUNKS = "chunks/"
 ARCHIVE = "archive/"
 PINS = "pins/"
+CLAIMS = "claims/"
 RETIRED = "retired/"
 NONCE_BYTES = 8  # of an archive, and of a pin's id
 FINGERPRINT_BYTES = 8
@@ -193,6 +198,15 @@ class PinKey:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimKey:
+    """The claim to creation ``number`` of the document ``key`` of a ``kind``."""
+
+    kind: str
+    key: str
+    number: int
+
+
 Key = (
     StoreKey
     | EntryKey
@@ -205,6 +219,7 @@ Key = (
     | ChunkKey
     | ArchiveKey
     | PinKey
+    | ClaimKey
 )
 
 
@@ -344,6 +359,11 @@ def pin_key(key: PinKey) -> str:
     return f"{pin_prefix(key.id)}{_number(key.number)}"
 
 
+def claim_key(key: ClaimKey) -> str:
+    """The name of a claim. Raises InvalidArgument: a key of more than 200 bytes."""
+    return f"{CLAIMS}{escape_name(key.kind, 'kind')}/{escape_name(key.key, 'key')}/{_number(key.number)}"
+
+
 def _point(chapter: int, number: int) -> str:
     return f"{_number(chapter)}-{_number(number)}"
 
@@ -387,6 +407,10 @@ def parse_key(key: str) -> Key | None:
         case ["pins", id_text, number_text]:
             id_, number = _parse_hex(id_text, NONCE_BYTES), _parse_number(number_text)
             return None if id_ is None or number is None else PinKey(id_, number)
+        case ["claims", kind_text, key_text, number_text]:
+            kind, name = unescape_name(kind_text), unescape_name(key_text)
+            number = _parse_number(number_text)
+            return None if kind is None or name is None or number is None else ClaimKey(kind, name, number)
         case _:
             return None
 

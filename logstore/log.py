@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from logstore.catchup import catch_up
 from logstore.check import check
+from logstore.claims import Claims
 from logstore.clock import Clock, StampClock, SystemClock
 from logstore.entry import Address, Body, Closed, Entry, Open, Tick
 from logstore.errors import (
@@ -256,6 +257,11 @@ class Log:
     def snapshots(self) -> Snapshots:
         """The objects of this log's snapshots. Cost: none."""
         return Snapshots(self._store, self._objects)
+
+    @property
+    def claims(self) -> Claims:
+        """Who creates which document of a collection that is unique. Cost: none."""
+        return Claims(self._objects, self._stamps, self._rng, self.identity.grace_ms)
 
     def keeper(self, settings: KeepSettings | None = None) -> Keeper:
         """Return who looks after this log's history: closes chapters, retires them, collects garbage. Cost: none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logstore.archive import BlockContent, decode_archive
 from logstore.chunk import Chunk, decode_chunk
+from logstore.claim import Claim, decode_claim
 from logstore.entry import Entry, decode_entry
 from logstore.errors import Corrupt
 from logstore.gone import Gone, decode_gone
@@ -11,6 +12,7 @@ from logstore.identity import Identity, decode_identity
 from logstore.keys import (
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
     ManifestKey,
     PinKey,
@@ -42,6 +44,7 @@ Named = (
     | Registration
     | Chunk
     | PinRecord
+    | Claim
     | list[BlockContent]
 )
 
@@ -73,5 +76,7 @@ def decode_named(name: str, data: bytes) -> Named:
             return decode_archive(key, data)
         case PinKey() as key:
             return decode_pin(key, data)
+        case ClaimKey() as key:
+            return decode_claim(key, data)
         case None:
             raise AssertionError(f"not a name of ours key={name}")

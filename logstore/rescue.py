@@ -36,9 +36,11 @@ from logstore.frame import DIGEST_BYTES
 from logstore.frontier import SessionPosition, closed_by
 from logstore.identity import ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import (
+    CLAIMS,
     NUMBER_MAX,
     SNAPSHOTS,
     STORE,
+    ClaimKey,
     Fold,
     ManifestKey,
     RegistrationKey,
@@ -101,6 +103,7 @@ async def rescue(
     rescuer = _Rescue(source, target, remains, progress, rng)
     await rescuer.copy_log(root or bytes(DIGEST_BYTES))
     await rescuer.copy_snapshots()
+    await rescuer.copy_claims()
     await rescuer.copy_stage_logs()
     await rescuer.require_not_retired_meanwhile()
     for finding in remains.losses:
@@ -275,6 +278,16 @@ class _Rescue:
         await carry(_each(chunks), self._source, self._target, self._progress)
         for manifest in kept:
             await self._place(manifest_key(manifest.key), encode_manifest(await self._as_in_copy(manifest)))
+
+    async def copy_claims(self) -> None:
+        """Those that are left."""
+        async for listed in self._source.list(CLAIMS):
+            if isinstance(parse_key(listed.key), ClaimKey):
+                walked = await fetch(self._source, listed.key, decode_named)
+                if walked.damage is not None:
+                    self._lose(listed.key, str(walked.damage), "the document may be created anew")
+                else:
+                    await carry(_each([listed.key]), self._source, self._target, self._progress)
 
     async def copy_stage_logs(self) -> None:
         """Those that are left, each up to what is lost."""

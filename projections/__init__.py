@@ -20,21 +20,26 @@ a local file, one process's, and start from snapshots in the store. Not here: SQ
 
 from __future__ import annotations
 
+from projections.document import Collection
+from projections.documents import Documents, DocumentStore, WriteReceipt
 from projections.index import Index
 from projections.keep import KeepRound, keep
 from projections.past import PastView, diff
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan
 from projections.snapshots import drop
-from projections.state import Verdict
+from projections.state import Rejection, Verdict
 from projections.table import Change
+from projections.tombstone import Tombstone
 from projections.view import View, ViewStatistics
+from projections.watch import DocumentChange
 
 __all__ = [
     # What a user declares
     "Projection",
     "Index",
     "Rejected",
+    "Tombstone",
     "FoldFailed",
     # What folds build
     "View",
@@ -44,6 +49,13 @@ __all__ = [
     "diff",
     "drop",
     "Verdict",
+    "Rejection",
+    # Documents, to write and to ask
+    "DocumentStore",
+    "Collection",
+    "Documents",
+    "WriteReceipt",
+    "DocumentChange",
     # Who looks after them
     "keep",
     "KeepRound",

@@ -46,7 +46,7 @@ Run: TypeAlias = Any  # list[bytes], or a SortedList of bytes, which has no type
 
 _SHORT_MAX: Final = 1_000  # entries in a plain list: inserting moves 4 kB, and an empty SortedList takes 0.8 kB
 _LOOKUPS_MAX: Final = 1_000  # groups to look up one by one; where an `in` asks for more, groups are gone through
-_FINDS_REMEMBERED_MAX: Final = 1_000
+_FINDS_REMEMBERED_MAX: Final = 20_000  # under a kilobyte each, without the rows
 _BLOCK: Final = 50  # entries read at a time when going backwards: some more than a page
 _CHUNK: Final = 1_000  # documents decoded at a time while building
 _REMEMBERED_MAX: Final = 10_000  # encodings of texts kept while building: group fields repeat

@@ -7,18 +7,20 @@ had as settled rows when its watermark was there.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from logstore import InvalidArgument, Log, LogStoreError, Position, Reader, StaleStore
+from logstore.catchup import Run
 from logstore.clock import COUNTER_BITS, STAMP_MAX
 from projections.bounded import MemoryBudget
 from projections.projection import Projection
 from projections.snapshots import begin, differences
 from projections.table import Change, Table, decode_or_none
 
-__all__ = ["Moment", "PastView", "diff", "stamp_of"]
+__all__ = ["Moment", "PastView", "diff", "rows_and_later_keys", "stamp_of"]
 
 Moment = int | datetime | Position
 _COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
@@ -71,15 +73,17 @@ class PastView(Table):
         reader, _ = await begin(self._state, self._log, records, self._log.read, self.damage, at=self._at)
         return reader
 
-    async def _read_on(self, reader: Reader, at: int) -> None:
-        """Take in what is stamped at or below ``at``; refuse where that is not settled."""
-        passed = self._state.watermark >= at
+    async def _read_on(self, reader: Reader, at: int, later: Callable[[Run], None] | None = None) -> None:
+        """Take in what is stamped at or below ``at``; refuse where that is not settled. ``later`` gets all that is."""
+        passed = self._state.watermark >= at and later is None
         if not passed:
             async with aclosing(reader.runs()) as runs:
                 async for run in runs:
                     if run.segment.stamp <= at:
                         self._state.take(run)
                         self._state.shrink()
+                    elif later is not None:
+                        later(run)
                     elif passed := run.settled:
                         break
         if not passed and reader.watermark < at:
@@ -87,6 +91,17 @@ class PastView(Table):
                 f"that moment is not settled yet at={at} watermark={reader.watermark}; ask again when it is"
             )
         self._state.rise(at)
+
+
+async def rows_and_later_keys(log: Log, projection: Projection, at: int) -> tuple[PastView, set[str]]:
+    """The rows at a stamp, and the keys that anything stored now and stamped above it is about.
+
+    Cost: as ``View.open(…, at=at)``, and reading what came later. Raises as that does.
+    """
+    past, keys = PastView(log, projection, at, MemoryBudget(None, None)), set[str]()
+    reader = await past._start()
+    await past._read_on(reader, at, lambda run: keys.update(past._state.keys_in(run)))
+    return past, keys
 
 
 async def diff(
@@ -118,10 +133,9 @@ async def diff(
     earlier = past._state.rows.copy()
     await past._read_on(reader, stop)
     rows = past._state.rows
-    return [
-        Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key)))
-        for key, old in sorted(differences(earlier, rows).items(), key=lambda item: item[0].encode())
-    ]
+    differing = sorted(differences(earlier, rows).items(), key=lambda item: item[0].encode())
+    changes = (Change(key, decode_or_none(key, old), decode_or_none(key, rows.get(key))) for key, old in differing)
+    return [change for change in changes if change.differs]
 
 
 def _stamp_in(log: Log, at: Moment) -> int:

@@ -7,8 +7,7 @@ no randomness and nothing outside its two arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal
+from typing import Final, Literal
 
 from logstore import StoredEvent
 from logstore.errors import InvalidArgument, LogStoreError
@@ -17,7 +16,7 @@ from logstore.keys import NUMBER_MAX, is_name
 from logstore.registration import Registration
 from projections.index import Index
 
-__all__ = ["FoldFailed", "Projection", "Rejected", "merge_patch"]
+__all__ = ["FoldFailed", "Projection", "Rejected"]
 
 FOLDS: Final = ("put", "patch", "apply")
 
@@ -33,10 +32,10 @@ class FoldFailed(LogStoreError):
 class Projection:
     """Subclass it, set the class attributes, and for ``fold = "apply"`` define ``apply``.
 
-    ``fold``: "put", an event's data replaces the state; "patch", it is merged into it (``merge_patch``); "apply",
+    ``fold``: "put", an event's data replaces the state; "patch", it is merged into it (JSON Merge Patch); "apply",
     your function. In all of them no data, or no state returned, deletes the row. ``on_failure``: what an ``apply``
     that raises does: "halt" the view, or "park" the event as a no-op. ``tag``: change it when the code changes what
-    it computes.
+    it computes. ``tombstones``: whether ``apply`` may return a ``Tombstone``, and so be told of what it deleted.
 
     >>> class Deployments(Projection):
     ...     name, version, kinds = "deployments", 1, {"Deployment"}
@@ -45,13 +44,14 @@ class Projection:
     ...         return {**(state or {}), **event.data}
     """
 
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    kinds: ClassVar[set[str] | frozenset[str]] = frozenset()
-    fold: ClassVar[Literal["put", "patch", "apply"]] = "apply"
-    indexes: ClassVar[tuple[Index, ...]] = ()
-    on_failure: ClassVar[Literal["halt", "park"]] = "halt"
-    tag: ClassVar[str] = ""
+    name: str = ""
+    version: int = 1
+    kinds: set[str] | frozenset[str] = frozenset()
+    fold: Literal["put", "patch", "apply"] = "apply"
+    indexes: tuple[Index, ...] = ()
+    on_failure: Literal["halt", "park"] = "halt"
+    tag: str = ""
+    tombstones: bool = False
 
     def apply(self, state: Data | None, event: StoredEvent) -> Data | None:
         """Return the state of ``event.key`` after ``event``; None deletes it. Both arguments are read-only.
@@ -85,22 +85,3 @@ class Projection:
             raise InvalidArgument(f"define apply, or choose another fold {where} attribute=apply")
         if self.on_failure not in ("halt", "park"):
             raise InvalidArgument(f"no such policy {where} attribute=on_failure value={self.on_failure!r:.40}")
-
-
-def merge_patch(state: Any, patch: Any) -> Any:
-    """Return ``state`` with ``patch`` merged in: maps field by field at every depth; None removes, all else replaces.
-
-    This is JSON Merge Patch, RFC 7396.
-
-    >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None, "e": 4}})
-    {'a': 1, 'b': {'d': 3, 'e': 4}}
-    """
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(state) if isinstance(state, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged

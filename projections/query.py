@@ -64,12 +64,27 @@ from projections.spans import (
 )
 from projections.values import descending, encode, field_value
 
-__all__ = ["OPERATORS", "Clause", "Difference", "Page", "Plan", "Query", "Rows", "Where", "choose", "count", "find"]
+__all__ = [
+    "OPERATORS",
+    "Asked",
+    "Clause",
+    "Difference",
+    "Page",
+    "Plan",
+    "Query",
+    "Rows",
+    "Where",
+    "choose",
+    "count",
+    "find",
+    "pack",
+]
 
 Where: TypeAlias = Sequence[tuple[str, str, Any]]
 Test: TypeAlias = Callable[[Any], bool]
 
-_QUERIES_REMEMBERED_MAX: Final = 1_000  # queries come back, again and again, with the same values: agents poll
+_QUERIES_REMEMBERED_MAX: Final = 1_000  # parsed, some 10 kB each
+_PLACES_MAX: Final = 20_000  # questions come back, again and again, with the same values: agents poll
 _ROWS_REMEMBERED_MAX: Final = 100  # of a page that is remembered whole
 
 _KEY_OF_NUMBER: Final = operator.itemgetter(slice(NUMBER_BYTES, None))
@@ -239,9 +254,10 @@ class Query:
     True
     """
 
-    __slots__ = ("_accesses", "_fingerprint", "_matches", "clauses", "order", "order_by", "sets")
+    __slots__ = ("_accesses", "_fingerprint", "_matches", "clauses", "order", "order_by", "packed", "sets")
 
-    def __init__(self, clauses: tuple[Clause, ...], order_by: tuple[Field, ...]) -> None:
+    def __init__(self, clauses: tuple[Clause, ...], order_by: tuple[Field, ...], packed: bytes | None = None) -> None:
+        self.packed = packed  # what it was asked by, where that can be told by it
         self.clauses = clauses
         self.order_by = order_by
         self.sets: dict[Path, Spans] = {}  # what all clauses on a field let through together
@@ -260,13 +276,8 @@ class Query:
 
         Cost: some 10 microseconds; one for a query that was parsed before.
         """
-        if not isinstance(where, (list, tuple)) or not isinstance(order_by, (list, tuple)):
-            raise InvalidArgument(f"takes lists where={where!r:.60} order_by={order_by!r:.60}")
-        try:
-            packed: bytes = msgpack.packb([where, order_by])  # unlike the values, tells 1 from true and from 1.0
-        except (TypeError, ValueError, OverflowError):
-            return _parse(where, order_by)  # which says what is wrong, if anything
-        return _parse_packed(packed)
+        packed = pack(where, order_by)
+        return _parse(where, order_by) if packed is None else _parse_packed(packed)
 
     def __repr__(self) -> str:
         return f"<Query where=[{_and(self.clauses)}] order_by={list(map(str, self.order_by))}>"
@@ -323,16 +334,31 @@ class Query:
         return blake2b(scope.encode(), digest_size=12, key=self._fingerprint).digest()
 
 
+def pack(where: Where, order_by: Sequence[str]) -> bytes | None:
+    """Return bytes that tell what was asked from all else that may be: 1 from true and from 1.0, unlike the values.
+
+    None where it has none; what is wrong with it then, ``Query.parse`` says. Cost: a microsecond.
+    """
+    if not isinstance(where, (list, tuple)) or not isinstance(order_by, (list, tuple)):
+        raise InvalidArgument(f"takes lists where={where!r:.60} order_by={order_by!r:.60}")
+    try:
+        packed: bytes = msgpack.packb([where, order_by])
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return packed
+
+
 @lru_cache(_QUERIES_REMEMBERED_MAX)
 def _parse_packed(packed: bytes) -> Query:
-    return _parse(*msgpack.unpackb(packed, strict_map_key=False))
+    where, order_by = msgpack.unpackb(packed, strict_map_key=False)
+    return _parse(where, order_by, packed)
 
 
-def _parse(where: Sequence[Any], order_by: Sequence[Any]) -> Query:
+def _parse(where: Sequence[Any], order_by: Sequence[Any], packed: bytes | None = None) -> Query:
     fields = tuple(map(Field.parse, order_by))
     if len({field.path for field in fields}) < len(fields):
         raise InvalidArgument(f"orders by a field twice order_by={order_by!r:.100}")
-    return Query(tuple(map(Clause.parse, where)), fields)
+    return Query(tuple(map(Clause.parse, where)), fields, packed)
 
 
 def _is_point(spans: Spans) -> bool:
@@ -519,6 +545,7 @@ class Page(NamedTuple):
     examined: int  # rows looked at in indexes or in the view, to find these
 
 
+_LIMITS: Final = (int, type(None))
 _ASKED_ONCE: Final = Page([], [], None, 0)  # in place of a page that is remembered when it is asked again
 
 
@@ -543,17 +570,52 @@ def find(
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidArgument(f"needs a positive number or None limit={limit!r:.60}")
     place = query.sole_group(indexes) if difference is None else None
-    if place is None or not isinstance(cursor, str | None):
+    if place is None or query.packed is None or not isinstance(cursor, str | None):
         return _find(query, rows, indexes, limit=limit, cursor=cursor, scope=scope, difference=difference)
     sorted_index, group = place
-    question = (query, limit, cursor, scope)
+    question = (query.packed, limit, cursor, scope)
     known: Page | None = sorted_index.recall(group, question)
     if known is None or known is _ASKED_ONCE:
         page = _find(query, rows, indexes, limit=limit, cursor=cursor, scope=scope, difference=None)
         if len(page.keys) <= _ROWS_REMEMBERED_MAX:
             sorted_index.remember(group, question, _ASKED_ONCE if known is None else page)
         known = page
-    return known._replace(rows=known.rows.copy(), keys=known.keys.copy())  # the caller's own
+    return _own(known)
+
+
+class Asked:
+    """Where the answers to what was asked before stand, so that it need not be parsed to be answered again.
+
+    Of a question only its bytes are kept, and which group of which index has all its rows: a tenth of a query.
+    Agents ask the same all the time, and there may be thousands of them.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, tuple[SortedIndex, bytes]] = {}
+
+    def recall(self, packed: bytes, limit: int | None, cursor: str | None, scope: str) -> Page | None:
+        """Return the page that is remembered, and right. Cost: some microseconds."""
+        place = self._places.get(packed)
+        if place is None or type(limit) not in _LIMITS or not isinstance(cursor, str | None):
+            return None
+        sorted_index, group = place
+        known = sorted_index.recall(group, (packed, limit, cursor, scope))
+        return None if known is None or known is _ASKED_ONCE else _own(known)
+
+    def note(self, query: Query, indexes: Sequence[SortedIndex]) -> None:
+        """This was asked of these. Cost: a microsecond."""
+        if query.packed is None or query.packed in self._places:
+            return
+        place = query.sole_group(indexes)
+        if place is not None:
+            if len(self._places) >= _PLACES_MAX:
+                self._places.clear()
+            self._places[query.packed] = place
+
+
+def _own(page: Page) -> Page:
+    """The caller's own."""
+    return page._replace(rows=page.rows.copy(), keys=page.keys.copy())
 
 
 def _find(

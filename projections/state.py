@@ -13,6 +13,7 @@ Invariants:
 - ``_since`` has each key whose base row changed since the last cut, with what it was then.
 - Every pending run is above ``watermark``; they are kept in total order.
 - Every event is taken in once: whoever feeds a state hands over each session in order, and nothing twice.
+- ``tombstones`` has the keys of which the row is one; of base rows none is left whose time has come.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
@@ -28,9 +30,11 @@ from logstore.catchup import Run
 from logstore.event import Data, EventEncoder, StoredEvent, decode_data
 from logstore.manifest import VERDICT_STAMPS, VERDICTS_MAX, ManifestVerdict
 from projections.bounded import Rows, shrink
-from projections.projection import FoldFailed, Projection, Rejected, merge_patch
+from projections.patch import merge_patch
+from projections.projection import FoldFailed, Projection, Rejected
+from projections.tombstone import Tombstone, decode_state, encode_state, is_tombstone, tombstone_until
 
-__all__ = ["Since", "State", "Verdict"]
+__all__ = ["Rejection", "Since", "State", "Verdict"]
 
 DELETED: Final = b"\xc0"  # no data: the row goes
 VERDICTS_REMEMBERED_MAX: Final = 100_000
@@ -46,6 +50,20 @@ class Verdict(NamedTuple):
 
     kind: Literal["rejected", "parked"]
     reason: str
+
+
+class Rejection(NamedTuple):
+    """An event that changed nothing, finally: where it stands, what it was, and why."""
+
+    kind: str
+    key: str
+    type: str
+    writer: str
+    chapter: int
+    session: int
+    seq: int
+    stamp: int
+    verdict: Verdict
 
 
 class Since(NamedTuple):
@@ -103,9 +121,14 @@ class State:
         self._encoder = EventEncoder()
         self._base: dict[str, bytes | None] = {}
         self._pending: list[_Pending] = []  # in total order
+        self.pending_events = 0  # how many events have no final place yet
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
         self._verdicts_max = VERDICTS_REMEMBERED_MAX
+        self._rejections: dict[Address, Rejection] = {}  # whose verdict is not final
+        self._final_rejections: list[Rejection] | None = None
+        self.tombstones: set[str] = set()
+        self._tombstones_until: list[tuple[int, str]] = []  # a heap of those in base, and of some that were
         self.verdicts_from = 0  # the stamp above which they are remembered
         self._since: Since | None = None
         self._since_bytes = 0
@@ -119,11 +142,6 @@ class State:
     def changed_since_cut(self) -> int | None:
         """How many base rows have changed since the last cut; None: there was none, or too many to remember."""
         return None if self._since is None else len(self._since.rows)
-
-    @property
-    def pending_events(self) -> int:
-        """How many events have no final place yet."""
-        return sum(len(pending.indices) for pending in self._pending)
 
     @property
     def last_stamp(self) -> int:
@@ -153,6 +171,11 @@ class State:
         """A row at the watermark."""
         return self._base[key] if key in self._base else self.rows.get(key)
 
+    def seen(self, key: str) -> Data | None:
+        """What ``apply`` would be given for the next event of a key: its row, or what it left."""
+        row = self.rows.get(key)
+        return None if row is None else decode_state(row, key)
+
     def verdict(self, address: Address) -> Verdict | None:
         """Why the event at ``address`` changed nothing; None where it did. Final once the watermark has passed it."""
         judged = self._verdicts.get(address)
@@ -164,6 +187,8 @@ class State:
         """Start from a snapshot instead of from nothing. The rows are the state's from now on."""
         assert not self.watermark, "loaded first"
         self.rows, self.watermark = rows, watermark
+        if self._projection.tombstones:
+            self._note_tombstones(rows.items())
         for verdict in verdicts:
             address = (verdict.chapter, verdict.session, verdict.seq)
             self._verdicts[address] = (Verdict(verdict.kind, NOT_KEPT), verdict.stamp)
@@ -190,6 +215,19 @@ class State:
             if oldest < stamp <= self.watermark
         ]
         return tuple(sorted(final, key=attrgetter("order"))[-VERDICTS_MAX:])
+
+    def track_rejections(self) -> None:
+        """From now on keep those that become final, for ``take_rejections``."""
+        if self._final_rejections is None:
+            self._final_rejections = []
+
+    def take_rejections(self) -> list[Rejection]:
+        """The events that changed nothing, and whose verdict became final since the last call; in total order."""
+        final = self._final_rejections
+        if not final:
+            return []
+        self._final_rejections = []
+        return final
 
     # Changes
 
@@ -224,11 +262,10 @@ class State:
                 self.rise(stamp - 1)
             if run.complete and not self._pending:
                 if self._since is not None:
-                    keys = run.columns.keys
-                    self._keep_since({keys[index] for index in indices}, self.rows)
+                    self._keep_since(self.keys_in(run), self.rows)
                 self._fold_run(run, indices)
                 self.watermark = stamp
-                self._forget_verdicts()
+                self._settle(self.keys_in(run) if self._projection.tombstones else ())
                 return
         self._last_stamps[session] = stamp
         if not indices:
@@ -239,12 +276,13 @@ class State:
         for touched_key in touched:
             self._base.setdefault(touched_key, self.rows.get(touched_key))
         insort(self._pending, pending, key=attrgetter("order"))
+        self.pending_events += len(indices)
         if self._pending[-1] is pending:
             self._fold_run(run, indices)
         else:
             folded = {each: self._folded(each, self._base[each], self._pending) for each in touched}
             for touched_key, state in folded.items():
-                _put(self.rows, touched_key, state)
+                self._put(touched_key, state)
 
     def rise(self, watermark: int) -> None:
         """The watermark has risen: what lies at or below it becomes base; one that is known changes nothing.
@@ -262,10 +300,47 @@ class State:
         self.watermark = watermark
         self._last_stamps = {session: stamp for session, stamp in self._last_stamps.items() if stamp > watermark}
         self._pending = still
-        self._forget_verdicts()
+        self.pending_events -= sum(len(pending.indices) for pending in settled)
         self._base.update(base)
         for key in touched - kept:
             del self._base[key]
+        self._settle(touched)
+
+    def _settle(self, changed: Iterable[str]) -> None:
+        """The watermark has risen, and these base rows changed: forget what nobody needs to know any more."""
+        self._forget_verdicts()
+        final = [each for each in self._rejections.values() if each.stamp <= self.watermark] if self._rejections else []
+        for rejection in final:
+            del self._rejections[rejection.chapter, rejection.session, rejection.seq]
+        if self._final_rejections is not None:
+            self._final_rejections += sorted(final, key=attrgetter("stamp", "chapter", "session", "seq"))
+        if self._projection.tombstones:
+            rows = ((key, self.base_row(key)) for key in changed)
+            self._note_tombstones((key, row) for key, row in rows if row is not None)
+            self._bury()
+
+    def _note_tombstones(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Of these base rows, remember the tombstones and when they go."""
+        for key, row in rows:
+            if is_tombstone(row):
+                heappush(self._tombstones_until, (tombstone_until(row), key))
+                if key not in self._base:
+                    self.tombstones.add(key)
+
+    def _bury(self) -> None:
+        """Remove base rows that are tombstones whose time has come."""
+        while self._tombstones_until and self._tombstones_until[0][0] <= self.watermark:
+            until, key = heappop(self._tombstones_until)
+            row = self.base_row(key)
+            if row is None or not is_tombstone(row) or tombstone_until(row) != until:
+                continue
+            self._keep_since([key], {key: row})
+            if key in self._base:
+                self._note([key])
+                self._base[key] = None
+                self._put(key, self._folded(key, None, self._pending))
+            else:
+                self._put(key, None)
 
     def shrink(self) -> None:
         """Bring the rows within their memory budget, where they have one. Raises Unavailable; none is lost."""
@@ -282,6 +357,10 @@ class State:
                 self._since_bytes += len(row) if row is not None else 0
         if len(rows) > SINCE_ROWS_MIN + len(self.rows) // 2 or self._since_bytes > self._since_bytes_max:
             self._since = None
+
+    def keys_in(self, run: Run) -> set[str]:
+        """The keys that the events of our kinds in a run are about."""
+        return {run.columns.keys[index] for index in self._indices(run)}
 
     def _indices(self, run: Run) -> range | list[int]:
         columns = run.columns
@@ -313,7 +392,15 @@ class State:
                 key = event.key
                 after[key] = self._applied(after[key] if key in after else rows.get(key), event)
         for key, state in after.items():
-            _put(rows, key, state)
+            self._put(key, state)
+
+    def _put(self, key: str, state: bytes | None) -> None:
+        _put(self.rows, key, state)
+        if self._projection.tombstones:
+            if state is not None and is_tombstone(state):
+                self.tombstones.add(key)
+            else:
+                self.tombstones.discard(key)
 
     def _put_run(self, run: Run, indices: range | list[int]) -> None:
         columns = run.columns
@@ -351,14 +438,17 @@ class State:
         key = event.key
         if self._verdicts:
             self._verdicts.pop(_address(event), None)
+            self._rejections.pop(_address(event), None)
         try:
-            before = _decoded(state, key)
+            before = None if state is None else decode_state(state, key, event.stamp)
             after = self._projection.apply(before, event)
             if after is None:
                 return None
             if after is before:
                 return state
-            return event.payload if after is event.data else self._encoder.encode_data(after, key, "state")
+            if isinstance(after, Tombstone) and not self._projection.tombstones:
+                raise TypeError("a tombstone from a projection that does not say tombstones = True")
+            return event.payload if after is event.data else encode_state(after, key, self._encoder)
         except Rejected as rejection:
             self._judge(event, Verdict("rejected", str(rejection)))
         except (MemoryError, RecursionError):
@@ -372,7 +462,11 @@ class State:
         return state
 
     def _judge(self, event: StoredEvent, verdict: Verdict) -> None:
-        self._verdicts[_address(event)] = (verdict, event.stamp)
+        address = _address(event)
+        self._verdicts[address] = (verdict, event.stamp)
+        self._rejections[address] = Rejection(
+            event.kind, event.key, event.type, event.writer, *address, event.stamp, verdict
+        )
 
     def _forget_verdicts(self) -> None:
         """Of many settled verdicts forget the oldest half; never one that a manifest at the watermark holds."""
@@ -396,9 +490,14 @@ class State:
         touched = set().union(*(pending.keys() for pending in self._pending))
         # A key is in base exactly when a pending event touches it.
         assert self._base.keys() == touched
+        # Pending events are counted.
+        assert self.pending_events == sum(len(pending.indices) for pending in self._pending)
         # Every pending run is above the watermark, and they are in total order.
         assert all(pending.stamp > self.watermark for pending in self._pending)
         assert self._pending == sorted(self._pending, key=attrgetter("order"))
+        # All tombstones are known, and of those in base none is left whose time has come.
+        assert self.tombstones == {key for key, row in self.rows.items() if is_tombstone(row)}
+        assert all(tombstone_until(row) > self.watermark for row in self.base_rows().values() if is_tombstone(row))
         # No row is a deleted one.
         assert DELETED not in self.rows.values()
 

@@ -19,8 +19,9 @@ from projections.decoded import DecodedRows, decode_each
 from projections.heap import built_to_stay
 from projections.index import SortedIndex, build
 from projections.projection import Projection
-from projections.query import Difference, Page, Plan, Query, Where, choose, count, find
+from projections.query import Asked, Difference, Page, Plan, Query, Where, choose, count, find, pack
 from projections.state import State
+from projections.tombstone import is_tombstone
 
 __all__ = ["Change", "Table", "decode_or_none"]
 
@@ -34,18 +35,24 @@ class Change(NamedTuple):
     old: Data | None
     new: Data | None
 
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to see: not so where a tombstone went."""
+        return self.old is not self.new
+
 
 class Table:
     """The rows of a projection. Not made by callers: ``View`` is one."""
 
     def __init__(self, projection: Projection, store_id: bytes, budget: MemoryBudget) -> None:
         self._projection = projection
-        self._store_id = store_id
+        self._scope = f"{store_id.hex()} {projection.name} {projection.version}"  # what a cursor is bound to
         self._decoded = DecodedRows(budget.decoded_bytes_max)
         self._decoded_at_watermark = DecodedRows(budget.decoded_bytes_max)  # of keys with anything pending
         new_rows = partial(budget.new_rows, self._decoded.note_forgotten)
         self._state = State(projection, new_rows, budget.since_bytes_max)
         self._indexes: list[SortedIndex] | None = None  # built at the first question that wants them
+        self._asked = Asked()
         self._times_forgotten = 0  # by ``_decoded``, when the indexes were last told
 
     def get(self, key: str, *, settled: bool = False) -> Data | None:
@@ -54,10 +61,26 @@ class Table:
         Cost: O(1); decoding, the first time a row is looked at.
         """
         row = self._state.base_row(key) if settled else self._state.rows.get(key)
-        return None if row is None else self._decoded.of(key, row)
+        return None if row is None or is_tombstone(row) else self._decoded.of(key, row)
+
+    def state(self, key: str) -> Data | None:
+        """What the fold would be given for the next event of ``key``: its row, or the ``Tombstone`` that it left.
+
+        Cost: O(1), and decoding.
+        """
+        return self._state.seen(key)
+
+    def is_settled(self, key: str) -> bool:
+        """Whether nothing about ``key`` is pending. Cost: O(1)."""
+        return key not in self._state.base_of_pending
+
+    @property
+    def projection(self) -> Projection:
+        """What it is a view of. Cost: none."""
+        return self._projection
 
     def __len__(self) -> int:
-        return len(self._state.rows)
+        return len(self._state.rows) - len(self._state.tombstones)
 
     def find(
         self,
@@ -78,9 +101,15 @@ class Table:
         >>> async def example(view):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
         """
-        query, indexes = Query.parse(where, order_by), self._built_indexes()
+        indexes, scope = self._built_indexes(), self._scope
+        packed = None if settled else pack(where, order_by)
+        if packed is not None and (page := self._asked.recall(packed, limit, cursor, scope)) is not None:
+            return page
+        query = Query.parse(where, order_by)
         difference = self._difference() if settled else None
-        return find(query, self, indexes, limit=limit, cursor=cursor, scope=self._scope, difference=difference)
+        page = find(query, self, indexes, limit=limit, cursor=cursor, scope=scope, difference=difference)
+        self._asked.note(query, indexes)
+        return page
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
@@ -94,8 +123,9 @@ class Table:
     def _built_indexes(self) -> list[SortedIndex]:
         if self._indexes is None:
             self._state.track_changes()
+            self._asked = Asked()
             with built_to_stay() if len(self) >= MANY_ROWS else nullcontext():
-                self._indexes = build(self._projection.indexes, decode_each(self._state.rows.items()))
+                self._indexes = build(self._projection.indexes, decode_each(self._shown(self._state.rows.items())))
         elif self._times_forgotten != self._decoded.times_forgotten:
             self._forget_finds()
         return self._indexes
@@ -112,18 +142,21 @@ class Table:
         if not base:
             return None
         differing = {key: row for key, row in base.items() if row != rows.get(key)}
-        instead = {key: row for key, row in differing.items() if row is not None}
-        return Difference(differing.keys() & rows.keys(), _SomeRows(instead, self._decoded_at_watermark))
+        instead = dict(self._shown((key, row) for key, row in differing.items() if row is not None))
+        gone = (differing.keys() & rows.keys()) - self._state.tombstones
+        return Difference(gone, _SomeRows(instead, self._decoded_at_watermark))
 
-    @property
-    def _scope(self) -> str:
-        """What a cursor is bound to."""
-        return f"{self._store_id.hex()} {self._projection.name} {self._projection.version}"
+    def _shown(self, rows: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, bytes]]:
+        """Those that are no tombstones."""
+        if not self._projection.tombstones:
+            return rows
+        return ((key, row) for key, row in rows if not is_tombstone(row))
 
     def keys(self) -> Iterable[str]:
         """Every row's key, in no order. Cost: none; O(rows) with a memory budget. Do not keep it while it moves."""
-        rows = self._state.rows
-        return rows.keys() if isinstance(rows, dict) else rows.keys_as_stored()
+        rows, tombstones = self._state.rows, self._state.tombstones
+        keys = rows.keys() if isinstance(rows, dict) else rows.keys_as_stored()
+        return (key for key in keys if key not in tombstones) if tombstones else keys
 
     def look_up(self, keys: Iterable[str]) -> list[Data]:
         """The rows of keys that are there. Raises KeyError. Cost: as ``get``, for each."""
@@ -176,4 +209,4 @@ class _SomeRows:
 
 def decode_or_none(key: str, row: bytes | None) -> Data | None:
     """A row that may not be there, decoded."""
-    return None if row is None else decode_data(row, f"key={key}")
+    return None if row is None or is_tombstone(row) else decode_data(row, f"key={key}")

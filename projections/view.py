@@ -47,8 +47,9 @@ from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
 from projections.projection import FoldFailed, Projection
 from projections.snapshots import Cut, Snapshotter, begin, drop, require_history
-from projections.state import Verdict
-from projections.table import Change, Table, decode_or_none
+from projections.state import Rejection, Verdict
+from projections.subscription import ChangeSubscription, RejectionSubscription
+from projections.table import Change, Table
 
 __all__ = ["View", "ViewStatistics"]
 
@@ -76,14 +77,6 @@ class ViewStatistics:
     memory_bytes: int
     cold_rows: int
     cache_file_bytes: int
-
-
-class _Subscriber:
-    """Somebody who follows the changes: what each row was when it was last told. Bounded by the number of keys."""
-
-    def __init__(self) -> None:
-        self.before: dict[str, bytes | None] = {}
-        self.wake = asyncio.Event()
 
 
 class View(Table):
@@ -164,7 +157,7 @@ class View(Table):
         self._cuts: dict[Address, Cut | Exception] = {}
         self._cut_positions: dict[Address, Position] = {}
         self.damage: list[LogStoreError] = []
-        self._subscribers: WeakKeyDictionary[_Subscriber, None] = WeakKeyDictionary()  # in order; gone when forgotten
+        self._subscriptions: WeakKeyDictionary[ChangeSubscription | RejectionSubscription, None] = WeakKeyDictionary()
         self._is_new = False  # registered by this view, and without a snapshot
         self._failure: LogStoreError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -231,6 +224,11 @@ class View(Table):
             while not self._reader.holds(receipt):
                 await self.refresh()
 
+    async def settle(self) -> None:
+        """Return once all that it showed at the call is settled. Cost: a tick, and polls, as ``log.settled``."""
+        await self._log.reach(self._state.last_stamp)
+        await self._take_batch()
+
     async def _follow(self) -> None:
         """Take in whatever the log's follower finds; let it end what would hold the watermark for ever."""
         try:
@@ -247,14 +245,20 @@ class View(Table):
                         await asyncio.sleep(OUTAGE_PAUSE_S)
         except LogStoreError as error:
             self._failure = error
-            for subscriber in self._subscribers:
-                subscriber.wake.set()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.wake.set()
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure
 
     async def _take_batch(self, *, to_tail: bool = False) -> None:
         """Take in what lies between the view and the follower's frontier; without one, or if asked to, the tail."""
         async with self._taking:
-            if self._failure is not None:
-                raise type(self._failure)(str(self._failure)) from self._failure
+            self._require_alive()
             async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
                 async for run in batch:
                     if run.settled:
@@ -267,7 +271,7 @@ class View(Table):
             self._cut_below(watermark + 1)
             self._change(partial(self._state.rise, watermark))
             self._leave_trail(watermark)
-            if self._unticked_events > UNTICKED_EVENTS_MAX and not self._log.read_only:
+            if self._owes_tick() and not self._log.read_only:
                 with suppress(Unavailable, ClockSkew):  # only memory is at stake; the next batch tries again
                     await self._log.tick(self._state.last_stamp)
             self._state.shrink()
@@ -339,6 +343,10 @@ class View(Table):
             return None
         return points[-1] if self._snapshotter.may_build_at(points[-1]) else None
 
+    def _owes_tick(self) -> bool:
+        """Whether too much waits for one. That is counted only where enough is pending: it is asked at each batch."""
+        return self._state.pending_events > UNTICKED_EVENTS_MAX and self._unticked_events > UNTICKED_EVENTS_MAX
+
     @property
     def _unticked_events(self) -> int:
         return self._state.pending_above(self._reader.last_entry)
@@ -351,8 +359,7 @@ class View(Table):
         except BaseException as error:
             self._failure = error if isinstance(error, LogStoreError) else self._interrupted(error)
             self._indexes = None  # they may not have been told of all: who asks builds them anew
-            for subscriber in self._subscribers:
-                subscriber.wake.set()
+            self._wake_all()
             raise
 
     def _interrupted(self, error: BaseException) -> FoldFailed:
@@ -364,10 +371,12 @@ class View(Table):
         """Bring indexes and subscribers up to date with the rows."""
         changes = self._state.take_changes()
         self._index_changes(changes)
-        for subscriber in self._subscribers:
-            for key, before in changes.items():
-                subscriber.before.setdefault(key, before)
-            subscriber.wake.set()
+        rejections = self._state.take_rejections()
+        for subscription in self._subscriptions:
+            subscription.note(changes, rejections)
+
+    def _row(self, key: str) -> bytes | None:
+        return self._state.rows.get(key)
 
     # Knowing how it stands
 
@@ -386,7 +395,7 @@ class View(Table):
         rows = self._state.rows
         bounded = rows if isinstance(rows, BoundedRows) else None
         return ViewStatistics(
-            rows=len(rows),
+            rows=len(self),
             pending_events=self._state.pending_events,
             unticked_events=self._unticked_events,
             watermark=self.watermark,
@@ -407,28 +416,31 @@ class View(Table):
 
     # Changes and verdicts
 
+    def subscribe(self) -> ChangeSubscription:
+        """Return what tells each row that changes from now on, while anybody refers to it. Cost: none."""
+        self._state.track_changes()
+        subscription = ChangeSubscription(self._row, self._require_alive)
+        self._subscriptions[subscription] = None
+        return subscription
+
     def changes(self) -> AsyncGenerator[Change, None]:
         """Yield each row that changes from this call on, before and after.
 
         Changes of one row that come faster than they are taken become one. Never ends by itself. Cost: none beyond
         what moves the view.
         """
-        self._state.track_changes()
-        subscriber = _Subscriber()
-        self._subscribers[subscriber] = None
-        return self._changes(subscriber)
+        return self.subscribe().all()
 
-    async def _changes(self, subscriber: _Subscriber) -> AsyncGenerator[Change, None]:
-        while True:
-            await subscriber.wake.wait()
-            subscriber.wake.clear()
-            if self._failure is not None:
-                raise type(self._failure)(str(self._failure)) from self._failure
-            while subscriber.before:
-                key = next(iter(subscriber.before))
-                old, new = subscriber.before.pop(key), self._state.rows.get(key)
-                if old != new:
-                    yield Change(key, decode_or_none(key, old), decode_or_none(key, new))
+    def rejections(self) -> AsyncGenerator[Rejection, None]:
+        """Yield each event that changed nothing, once that is final: those that become so from this call on, in order.
+
+        Never ends by itself. Cost: none beyond what moves the view. Raises LimitExceeded to whoever has left 100,000
+        of them untaken.
+        """
+        self._state.track_rejections()
+        subscription = RejectionSubscription(self._require_alive)
+        self._subscriptions[subscription] = None
+        return subscription.all()
 
     async def settled(self, receipt: Receipt, timeout: float | None = None) -> Mapping[int, Verdict]:
         """Wait until the events of ``receipt`` are settled here; return, by sequence number, why some changed nothing.

@@ -161,11 +161,11 @@ async def test_names_of_nobody_are_told_apart_by_where_they_lie() -> None:
     """Under our own prefixes a strange name is damage; elsewhere it is a note, one for each prefix."""
     store = MemoryStore()
     await fill(store)
-    for key in ("roster/0/7", "log/web/1/2/3", "photos/1", "photos/2", "claims/p/1", "snapshots/p/1", "probe/x/1"):
+    for key in ("roster/0/7", "log/web/1/2/3", "photos/1", "photos/2", "snapshots/p/1", "probe/x/1"):
         await store.create(key, b"?")
     findings = await found(store)
     assert {f.key for f in findings if f.severity == "damage"} == {"roster/0/7", "log/web/1/2/3", "snapshots/p/1"}
-    assert {f.key for f in findings if f.severity == "note"} == {"photos/1", "claims/p/1", "probe/x/1"}
+    assert {f.key for f in findings if f.severity == "note"} == {"photos/1", "probe/x/1"}
 
 
 # Sessions that did not end well -----------------------------------------------------------------

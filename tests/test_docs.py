@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/consistency.md", "docs/tutorial.md")
+PAGES = ("docs/consistency.md", "docs/tutorial.md", "docs/control-planes.md")
 TESTS = {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)\(", path.read_text())}
 
 

@@ -8,12 +8,13 @@ import pkgutil
 
 import pytest
 
+import examples
 import logstore
 import projections
 
 MODULES = sorted(
     module.name
-    for package in (logstore, projections)
+    for package in (logstore, projections, examples)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not module.name.endswith("__main__")
 )

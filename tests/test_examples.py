@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
+EXAMPLES = [
+    path for path in sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py")) if path.stem != "__init__"
+]
 
 
 def test_there_are_examples() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from logstore.archive import decode_archive, decode_part
 from logstore.chunk import decode_chunk
+from logstore.claim import decode_claim, encode_claim
 from logstore.digest import rows_digest
 from logstore.entry import Begin, Entry, Open, decode_entry, encode_entry, require_follows
 from logstore.filestore.base import Blob
@@ -26,6 +27,7 @@ from logstore.identity import decode_identity, encode_identity
 from logstore.keys import (
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
     Fold,
     ManifestKey,
@@ -52,6 +54,7 @@ from logstore.stagepage import require_follows as require_page_follows
 from tests.golden import library
 from tests.golden.example import stage_page_example, worked_example
 from tests.golden.independent import (
+    CLAIM,
     ENTRY,
     MANIFEST,
     PIN,
@@ -99,7 +102,7 @@ NAMES = [
     *("segment-sealed-final-between-entries", "segment-final-stamped-as-an-entry"),
     *("entry-open-of-chapter-1", "entry-tick-point-first", "entry-tick-point"),
     *("chunk-rows", "chunk-one-row", "manifest", "manifest-empty", "registration", "registration-dropped"),
-    *("archive", "retired-archived", "pin", "pin-released"),
+    *("archive", "retired-archived", "pin", "pin-released", "claim"),
     *("stagepage-two-blocks", "stagepage-gaps", "stagepage-complete", "stagepage-left", "stagepage-abandoned"),
     *("stagepage-complete-empty", "gone"),
 ]
@@ -116,6 +119,7 @@ TYPES = {
     "manifest": MANIFEST,
     "registration": REGISTRATION,
     "pin": PIN,
+    "claim": CLAIM,
     "gone": STAGE_GONE,
 }
 
@@ -153,6 +157,8 @@ def library_values(key: str, data: bytes) -> tuple[Values, str]:
             return library.registration_values(registration_key.number, registration), digest_of(data).hex()
         case ChunkKey() as chunk_key:
             return library.chunk_values(decode_chunk(chunk_key, data)), digest_of(data).hex()
+        case ClaimKey() as claim_key:
+            return library.claim_values(decode_claim(claim_key, data)), digest_of(data).hex()
         case PinKey() as pin_key:
             return library.pin_values(decode_pin(pin_key, data)), digest_of(data).hex()
         case ArchiveKey() as archived:
@@ -181,6 +187,8 @@ def library_bytes(key: str, data: bytes) -> bytes:
             return encode_manifest(decode_manifest(manifest_key, data))
         case RegistrationKey() as registration_key:
             return encode_registration(registration_key.number, decode_registration(registration_key, data))
+        case ClaimKey() as claim_key:
+            return encode_claim(decode_claim(claim_key, data))
         case PinKey() as pin_key:
             return encode_pin(decode_pin(pin_key, data))
         case StageGoneKey(stage):
@@ -482,7 +490,17 @@ def test_golden_sessions_are_valid_or_not(name: str, valid: bool) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     """A later writer may add map keys; this reader passes over them, whatever they hold."""
-    for name in ("store", "entry-tick", "entry-tick-point", "retired", "manifest", "registration", "pin", "gone"):
+    for name in (
+        "store",
+        "entry-tick",
+        "entry-tick-point",
+        "retired",
+        "manifest",
+        "registration",
+        "pin",
+        "claim",
+        "gone",
+    ):
         key, _, _, values = golden(name)
         more = {**values, "new": {"a": [1, {"b": [None, 0.5]}]}, "newer": None}
         assert library_values(key, write_small(type_of(name), more))[0] == values

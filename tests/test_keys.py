@@ -13,6 +13,7 @@ from logstore.keys import (
     NUMBER_MAX,
     ArchiveKey,
     ChunkKey,
+    ClaimKey,
     EntryKey,
     Fold,
     Key,
@@ -27,6 +28,7 @@ from logstore.keys import (
     StoreKey,
     archive_key,
     chunk_key,
+    claim_key,
     entry_key,
     escape_name,
     is_name,
@@ -68,6 +70,7 @@ PARSES += [
     (f"chunks/{POINT}-{'0f' * 32}", ChunkKey(2, 7, bytes([15]) * 32)),
     ("archive/0000000003/00112233445566ff/0000000001", ArchiveKey(3, bytes.fromhex("00112233445566ff"), 1)),
     ("pins/00112233445566ff/0000000009", PinKey(bytes.fromhex("00112233445566ff"), 9)),
+    ("claims/Deploy%2Fment/d%201/0000000002", ClaimKey("Deploy/ment", "d 1", 2)),
 ]
 STAGE, STAGE_TEXT = StageId("d/1", "a b", 3), "stagelogs/d%2F1/a%20b/0000000003"
 PARSES += [
@@ -106,6 +109,7 @@ FOREIGN = [
     *("stagelogs/d/s/gone", "stagelogs/d/s/0000000003", "stagelogs/d/s/3/0000000007", "stagelogs//s/0000000003/gone"),
     *("stagelogs/d/../0000000003/gone", "stagelogs/d/s/t/0000000003/gone", "stagelogs/d/é/0000000003/0000000007"),
     *(f"pins/{end}" for end in ("", "00112233445566ff", "00112233445566ff/9", "00112233445566ff/0000000009/")),
+    *(f"claims/{end}" for end in ("", "k", "k/d", "k/d/2", "k//0000000002", "k/d/0000000002/", "k/d 1/0000000002")),
     *("tmp/123", "probe/abc/0", ".DS_Store", "lost+found/x", "..", "../store"),
 ]
 
@@ -143,6 +147,8 @@ def build(key: Key) -> str:
             return archive_key(key)
         case PinKey():
             return pin_key(key)
+        case ClaimKey():
+            return claim_key(key)
         case StagePageKey():
             return stage_page_key(key)
         case StageGoneKey(stage):

@@ -17,12 +17,14 @@ LAYERS = {
     "logstore": (
         "errors",
         "aside event clock keys digest finding frame indices token receipt metrics",
-        "segment entry identity retired session frontier chunk manifest registration pin archive stagepage gone",
-        "named filestore",
+        (
+            "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
+            "gone named filestore"
+        ),
         "looks buffer trail shelf",
         "objects",
         "witness",
-        "roster seal unsettled catchup chapter pins",
+        "roster seal unsettled catchup chapter pins claims",
         "writer follower stagechain",
         "stagewriter stagelisting",
         "reader snapshots stagelogs walk transfer",
@@ -37,21 +39,22 @@ LAYERS = {
         "testing",
     ),
     "projections": (
-        "values spans decoded heap cachefile",
+        "values spans patch decoded heap cachefile tombstone",
         "index query bounded",
         "projection state layout",
-        "table snapshots",
-        "past",
+        "table snapshots document model",
+        "past subscription",
         "view testing",
-        "documents claims demo keep",
+        "claims watch keep",
+        "documents demo",
         "cli",
     ),
 }
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
-    "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry "
-    "identity retired session chunk manifest registration pin archive stagepage gone named",
-    "projections": "values spans decoded projection index query layout",
+    "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
+    "retired session chunk manifest registration pin claim archive stagepage gone named",
+    "projections": "values spans patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

@@ -211,62 +211,6 @@ async def note(reader: Reader, seen: list[str]) -> None:
 
 
 @directed
-async def test_a_writer_that_slept_sends_again_what_the_record_does_not_hold(scene: Scene) -> None:
-    """Its creation succeeds in a collected prefix, but the record holds no such slot: it goes to a new session."""
-    web = scene.machine("web")
-
-    async def life() -> tuple[Receipt, Receipt]:
-        async with opened(web) as log, log.writer("web") as writer:
-            first = await writer.append(event("a"))
-            web.process.pause()
-            await asyncio.sleep(0.001)
-            return first, await writer.append(event("b"))
-
-    living = web.start(life())
-    await asyncio.sleep(5)
-    await scene.seal("web", 1)
-    position = await at_the_end(scene)
-    await close_and_collect(scene)
-    web.process.resume()
-    first, second = await living
-    assert (first.chapter, first.slot) == (0, 0)
-    assert second.chapter == 1
-    assert await read_after(scene, position) == ["b"]
-
-
-@directed
-async def test_a_writer_that_slept_believes_the_record_that_its_flight_was_stored(scene: Scene) -> None:
-    """Landed before the seal, answered after the collection: stored, not sent again; its successor was not, and is."""
-    web = scene.machine("web")
-    gate = Gate()
-
-    async def life() -> list[Receipt]:
-        async with opened(web) as log, log.writer("web") as writer:
-            await writer.append(event("a"))
-            web.script.on("create", scene.slot("web", 1, 1), gate.after)
-            web.script.on("create", scene.slot("web", 1, 2), gate.before)
-            one = asyncio.create_task(writer.append(event("b")))
-            await asyncio.sleep(0.02)
-            two = asyncio.create_task(writer.append(event("c")))
-            await asyncio.sleep(0.02)
-            web.process.pause()
-            return [await one, await two]
-
-    living = web.start(life())
-    await asyncio.sleep(5)
-    assert gate.held == 2
-    position = await at_the_end(scene)
-    await scene.seal("web", 1)
-    await close_and_collect(scene)
-    gate.open()
-    web.process.resume()
-    one, two = await living
-    assert (one.chapter, one.session, one.slot) == (0, 1, 1)
-    assert two.chapter == 1
-    assert await read_after(scene, position) == ["c"]
-
-
-@directed
 async def test_a_writer_that_slept_while_giving_up_is_told_by_the_record(scene: Scene) -> None:
     """Its own seal succeeds in a collected prefix: that proves nothing; what was not stored is sent again."""
     web = scene.machine("web")
@@ -341,48 +285,6 @@ async def test_an_opener_that_slept_starts_over(scene: Scene) -> None:
     assert receipt.chapter == 1
     assert not scene.store.keys("log/web/0000000000/")
     assert await read_after(scene, position) == ["a"]
-
-
-@directed
-async def test_an_open_entry_that_lands_in_a_collected_chapter_is_void(scene: Scene) -> None:
-    """The name is free again and a late creation wins it: its poster starts over, and nobody reads what lies there."""
-    await write(scene, "other", "x")
-    web = scene.machine("web")
-    gate = Gate()
-
-    async def life() -> Receipt:
-        async with opened(web) as log, log.writer("web") as writer:
-            web.script.on("create", "roster/", gate.late_silent)
-            try:
-                return await writer.append(event("a"))
-            except NotStored:
-                return await writer.append(event("a"))
-
-    living = web.start(life())
-    await gate.met()
-    web.process.pause()
-    position = await at_the_end(scene)
-    number = scene.roster()[-1].number + 1
-    await close_and_collect(scene)
-    await gate.landed()
-    assert entry_key(0, number) in scene.store.contents()
-    web.process.resume()
-    assert (await living).chapter == 1
-    assert await read_after(scene, position) == ["a"]
-
-
-@directed
-async def test_a_poster_that_slept_finds_the_new_tail(scene: Scene) -> None:
-    """Its tail, and the absence behind it, are of a retired chapter: it starts over, and posts nothing there."""
-    web = scene.machine("web")
-    async with opened(web) as log:
-        async with log.writer("web") as writer:
-            await writer.append(event("a"))
-        await close_and_collect(scene)
-        await write(scene, "other", "b")
-        assert await log.close_chapter()
-        assert not scene.store.keys("roster/0000000000/")
-        assert entry_key(2, 0) in scene.store.contents()
 
 
 # resolve --------------------------------------------------------------------------------------
@@ -505,32 +407,6 @@ async def test_a_follower_that_slept_and_had_consumed_everything_goes_on(scene: 
     assert await following == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("settled", [False, True])
-@directed
-async def test_a_follower_that_slept_and_missed_something_is_trimmed(scene: Scene, settled: bool) -> None:
-    """It wakes, and what it would read next is gone: Trimmed, and not Missing, StaleStore or an endless loop."""
-    machine, web = scene.machine("reader"), scene.machine("web")
-    seen: list[str] = []
-
-    async def follow() -> None:
-        async with opened(machine) as log:
-            await note(log.follow(settled=settled), seen)
-
-    async with opened(web) as log, log.writer("web") as writer:
-        await writer.append(event("a"))
-        following = machine.start(follow())
-        await asyncio.sleep(0.5)
-        machine.process.pause()
-        for key in "bcd":
-            await writer.append(event(key))
-    await close_and_collect(scene)
-    await write(scene, "web", "e")
-    machine.process.resume()
-    with pytest.raises(Trimmed):
-        await following
-    assert seen in ([], ["a"])
-
-
 @directed
 async def test_after_trimmed_one_can_follow_again_from_a_better_position(scene: Scene) -> None:
     """Trimmed asks to plan again; the same open log must let one do so."""
@@ -602,47 +478,6 @@ async def test_a_hole_in_a_roster_that_is_being_deleted_is_not_missing(scene: Sc
 
 
 # Zombies --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("resolves", [False, True], ids=["found", "made by resolve"])
-@directed
-async def test_a_zombies_final_in_a_collected_prefix_is_not_read_as_one(scene: Scene, resolves: bool) -> None:
-    """A final under a deleted name, even one made by this very process, ends nothing: Trimmed, not a short log."""
-    machine, web = scene.machine("reader"), scene.machine("web")
-    seen: list[str] = []
-    unknowns: list[Unknown] = []
-
-    async def follow() -> None:
-        async with opened(machine, follow_ms=30_000 if resolves else 100) as log:
-            following = asyncio.create_task(note(log.follow(), seen))
-            await asyncio.sleep(0.4)
-            machine.process.pause()
-            await asyncio.sleep(0.0001)
-            if resolves:
-                await log.resolve(unknowns[0])
-            await following
-
-    async with opened(web) as log, log.writer("web") as writer:
-        await writer.append(event("a"))
-        following = machine.start(follow())
-        await asyncio.sleep(0.5)
-        assert seen == ["a"]
-        tip = scene.session("web", 1)
-        for key in "bcd":
-            await writer.append(event(key))
-        web.script.on("create", "log/", hang_after, times=ALWAYS)
-        with pytest.raises(Unknown) as raised:
-            await writer.append(event("e"))
-        unknowns.append(raised.value)
-        web.script.clear()
-    await scene.seal("web", 1)
-    await close_and_collect(scene)
-    if not resolves:
-        await scene.put_segment(*tip, final=True)
-    machine.process.resume()
-    with pytest.raises(Trimmed):
-        await following
-    assert seen == ["a"]
 
 
 @directed

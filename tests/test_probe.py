@@ -106,6 +106,24 @@ class StrictDeletionStore(MemoryStore):
         await super().delete(key)
 
 
+class CachedAbsenceStore(MemoryStore):
+    """Goes on saying that an object is absent for which it was asked before there was one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_absent: set[str] = set()
+
+    async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+        try:
+            blob = await super().get(key, start, stop)
+        except NotFound:
+            self._told_absent.add(key)
+            raise
+        if key in self._told_absent:
+            raise NotFound(f"cached key={key}")
+        return blob
+
+
 class KeepingStore(MemoryStore):
     """Says that it deleted."""
 
@@ -133,6 +151,7 @@ async def test_a_good_store_passes(tmp_path: Path, kind: str) -> None:
     assert [finding.check for finding in findings] == [
         "one winner",
         "no overwriting",
+        "visibility",
         "ranges",
         "deletion",
         "listing",
@@ -153,6 +172,7 @@ async def test_a_good_store_passes(tmp_path: Path, kind: str) -> None:
         (DirectoryOrderStore(), {"listing"}),
         (LookUpStore(), {"listing"}),
         (InclusiveStore(), {"listing"}),
+        (CachedAbsenceStore(), {"visibility"}),
         (WholeStore(), {"ranges"}),
         (StrictDeletionStore(), {"deletion"}),
         (KeepingStore(), {"deletion"}),

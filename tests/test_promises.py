@@ -1,7 +1,7 @@
 """DESIGN's promises, each in its own words, held against several processes at once.
 
 The corners of each are in the files named after the parts; here is what a user relies on. P8 (convergence) is held
-over a plain fold here; views have tests of their own. P10 and P11 belong to snapshots and retention; what P11 asks
+over a plain fold here; views have tests of their own. Random histories for P10 are in test_snapshots.py; what P11 asks
 of a sleeper is in test_looks.py.
 """
 
@@ -10,24 +10,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from typing import Any
 
 import pytest
 
 from logstore import (
     Corrupt,
+    Event,
     Log,
     LogSettings,
     Missing,
     NotStored,
     Receipt,
     StoredEvent,
+    Trimmed,
     Unavailable,
     Unknown,
+    Writer,
     WriterSettings,
 )
-from logstore.keys import SegmentKey, parse_key
+from logstore.keys import EntryKey, ManifestKey, SegmentKey, parse_key, retired_key
 from logstore.testing.simulation import Weather
-from tests.scene import Machine, Scene, directed, event, events, hang, moved_by, quick, read, take
+from projections import Projection, View
+from tests.scene import Gate, Machine, Scene, directed, event, events, hang, moved_by, quick, read, refuse, take
+from tests.test_keeper import age, keep, opened
+from tests.test_looks import note
+from tests.test_snapshots import Diary, DiaryAgain, named
 
 FAST = WriterSettings(idle_ms=500, idle_ms_max=1_000, flights=3)
 STORMY = Weather(
@@ -300,6 +308,175 @@ async def test_p9_read_your_writes_and_never_go_back(scene: Scene) -> None:
             began_s = scene.loop.time()
             assert await take(reader, 1) == [f"e{i}"]
             assert scene.loop.time() - began_s < 0.001
+
+
+@directed
+async def test_p10_a_snapshot_and_the_rest_is_the_whole_at_every_cut(scene: Scene) -> None:
+    """P10 Snapshot = replay: from any snapshot, and at any moment, a view equals one folded from the beginning.
+
+    The fold minds the order, writers go on while snapshots are taken, and one event comes late around a cut.
+    """
+    rng, stamps = random.Random(10), set[int]()
+    slow, refusing = scene.machine("slow"), scene.machine("two")
+    async with (
+        slow.open(quick(deadline_ms=20_000)) as slow_log,
+        slow_log.writer("slow") as late,
+        scene.machine("one").open(quick()) as one,
+        refusing.open(quick()) as two,
+        one.writer("one") as first,
+        two.writer("two") as second,
+        View.open(one, Diary(), follow=True) as early,
+        View.open(two, Diary(), follow=True) as later,
+    ):
+        for turn in range(10):
+            for _ in range(rng.randint(1, 4)):
+                batch = [note_of(rng) for _ in range(rng.randint(1, 2))]
+                stamps.add((await rng.choice([first, second]).append_many(batch)).stamp)
+            if turn == 4:
+                assert await one.close_chapter()
+            if turn == 6:  # one snapshot comes to nothing, after its cut
+                await later.snapshot()
+                stamps.add((await first.append_many([note_of(rng) for _ in range(5)])).stamp)
+                rule = refusing.script.on("create", "/manifest/", refuse, times=10**9)
+                with pytest.raises(Unavailable):
+                    await later.snapshot()
+                rule.times = 0
+            elif turn % 3 == 1:
+                gate = Gate()
+                slow.script.on("create", "log/slow/", gate.before)
+                overdue = asyncio.create_task(late.append(note_of(rng)))
+                await gate.met()
+                snapshot = asyncio.create_task((early, later)[turn % 2].snapshot())
+                await asyncio.sleep(0.3)
+                stamps.add((await second.append(note_of(rng))).stamp)  # above the point, and seen before it is settled
+                await asyncio.sleep(0.2)
+                gate.open()
+                receipt, manifest = await overdue, await snapshot
+                assert receipt.stamp < manifest.stamp
+                stamps.add(receipt.stamp)
+            elif turn % 2 == 0:
+                await (early, later)[turn % 4 // 2].snapshot()
+        await one.settled(await first.append(note_of(rng)), timeout=60)
+    async with scene.machine("replay").open(quick()) as log, View.open(log, DiaryAgain()) as whole:
+        digest = whole.digest()
+        for stamp in sorted(stamps):
+            async with View.open(log, Diary(), at=stamp) as past, View.open(log, DiaryAgain(), at=stamp) as replayed:
+                assert past.digest() == replayed.digest()
+    manifests = named(scene, ManifestKey)
+    assert len(manifests) >= 6
+    while manifests:
+        reader = scene.machine(f"from {manifests[-1]}")
+        async with reader.open(quick(), read_only=True) as log, View.open(log, Diary()) as view:
+            assert (view.digest(pending=True), view.damage) == (digest, [])
+            assert reader.script.count("get", manifests[-1]) == 1, "it began there"
+        scene.store.lose(manifests.pop())
+
+
+def note_of(rng: random.Random) -> Event:
+    return Event("Thing", f"k-{rng.randrange(5)}", "done", {"n": rng.randrange(30), "id": f"{rng.random()}"})
+
+
+class Counted(Projection):
+    """How often each event was folded in."""
+
+    name, kinds = "counted", frozenset({"Thing"})
+
+    def apply(self, state: Any, event: StoredEvent) -> Any:
+        return {"times": (state["times"] if state else 0) + 1}
+
+
+@directed
+async def test_p11_retention_is_safe_for_all_who_live_with_it(scene: Scene) -> None:
+    """P11: only whole chapters go, views stay right, the slow is Trimmed and then right, the sleeper told the truth."""
+    stored: list[str] = []
+    sleeper, slow = scene.machine("sleeper"), scene.machine("slow")
+    seen: list[str] = []
+
+    async def sleep_through_it() -> Receipt:
+        async with opened(sleeper) as log, log.writer("sleeper") as writer:
+            await writer.append(event("before its sleep"))
+            sleeper.process.pause()
+            await asyncio.sleep(0.001)
+            return await writer.append(event("after its sleep"))
+
+    async def follow_slowly() -> list[str]:
+        async with opened(slow) as log:
+            with pytest.raises(Trimmed):
+                await note(log.follow(), seen)
+            async with View.open(log, Counted()) as view:
+                return counted(view)
+
+    async def open_now_and_then(name: str) -> None:
+        for turn in range(3):
+            before = list(stored)
+            async with opened(scene.machine(f"{name} {turn}")) as log, View.open(log, Counted()) as view:
+                assert view.damage == []
+                assert set(before) <= set(counted(view))
+            await asyncio.sleep(random.Random(f"{name} {turn}").uniform(0, 8))
+
+    sleeping, following = sleeper.start(sleep_through_it()), slow.start(follow_slowly())
+    await asyncio.sleep(1)
+    stored.append("before its sleep")
+    async with opened(scene.machine("witness")) as log, View.open(log, Counted(), follow=True) as witness:
+        for day in range(3):
+            async with log.writer("web") as writer:
+                for number in range(4):
+                    await writer.append(event(f"{day}.{number}"))
+                    stored.append(f"{day}.{number}")
+                slow.process.pause()
+                await log.close_chapter()
+                running_on = asyncio.create_task(run_on(writer, f"{day}.night", stored))
+                await keep(scene)  # nothing covers it yet
+                for _ in range(2):
+                    await witness.snapshot()
+                await running_on
+            for _ in range(2):
+                await age()
+                await asyncio.gather(keep(scene), open_now_and_then(f"day {day}"))
+                only_whole_chapters_went(scene)
+            for _ in range(2):
+                await witness.snapshot()
+        for _ in range(2):
+            await age()
+            await keep(scene)
+        only_whole_chapters_went(scene)
+        assert retired_key(2) in scene.store.contents()
+        assert not [name for name in scene.store.contents() if name.startswith(("log/sleeper", "roster/0000000000/"))]
+        sleeper.process.resume()
+        slow.process.resume()
+        receipt = await sleeping
+        assert receipt.chapter > 2
+        stored.append("after its sleep")
+        await witness.wait_for(receipt, timeout=60)
+        assert counted(witness) == sorted(stored)
+        async with asyncio.timeout(300):
+            assert set(await following) >= set(stored[:-1])
+        assert seen == ["before its sleep", *(f"0.{number}" for number in range(4))][: len(seen)]
+
+
+async def run_on(writer: Writer, name: str, stored: list[str]) -> None:
+    """A session of a closed chapter that goes on for a while."""
+    for number in range(24):
+        await writer.append(event(f"{name}.{number}"))
+        stored.append(f"{name}.{number}")
+        await asyncio.sleep(0.3)
+
+
+def counted(view: View) -> list[str]:
+    """The keys that a view of ``Counted`` holds; each was folded in once."""
+    assert all(view.get(key) == {"times": 1} for key in view.keys())  # noqa: SIM118  a view is no dict
+    return sorted(view.keys())
+
+
+def only_whole_chapters_went(scene: Scene) -> None:
+    """Of each chapter all that was ever stored is there, or nothing, and a record that says so."""
+    there, chapters = scene.store.contents(), dict[int, list[str]]()
+    for name in scene.store.ever():
+        if isinstance(key := parse_key(name), EntryKey | SegmentKey):
+            chapters.setdefault(key.chapter, []).append(name)
+    for chapter, names in chapters.items():
+        left = [name for name in names if name in there]
+        assert left == names or (left == [] and retired_key(chapter) in there), chapter
 
 
 @pytest.mark.parametrize("bit", [3, 700, 2_500])

@@ -301,8 +301,9 @@ def test_a_page_asked_again_is_remembered_until_a_row_of_its_group_changes() -> 
     assert looked_up() == 2
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """More questions than that are answered as well."""
+    monkeypatch.setattr("projections.index._FINDS_REMEMBERED_MAX", 1_000)
     table = Table({f"d-{number}": {"p": number, "n": number} for number in range(700)}, [Index("p", "n")])
     for limit in (1, 2):
         for number in range(700):

@@ -8,10 +8,12 @@ import os
 import re
 import shlex
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
 
+from logstore import filestore
 from projections.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -33,9 +35,9 @@ def test_there_is_something_to_run() -> None:
 
 
 def run(code: str) -> str:
-    """What a block prints."""
+    """What a block prints, in a process that has no store in memory yet."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with patch.dict(filestore._memory_stores, clear=True), contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     return printed.getvalue()
 

@@ -50,18 +50,6 @@ PATIENT: Final = LogSettings(
 )
 
 
-def napping(machine: Machine) -> Any:
-    """An act: the request is answered, and the process is stopped before it hears of it, until ``resume``."""
-
-    async def nap(carry: Carry) -> Any:
-        answer = await carry()
-        machine.process.pause()
-        await asyncio.sleep(0)
-        return answer
-
-    return nap
-
-
 async def until_paused(machine: Machine) -> None:
     await until(lambda: machine.process.state.value == "paused")
 
@@ -187,84 +175,6 @@ async def test_a_record_is_created_soon_after_the_look_or_never(scene: Scene) ->
 
 
 # Snapshots
-
-
-@directed
-async def test_a_snapshot_that_builds_on_old_news_does_not_dangle(scene: Scene) -> None:
-    """RFC 0006 §3: a snapshotter that slept before it posted its point re-uses no collected chunk unnoticed."""
-    sleeper = scene.machine("sleeper")
-    manifests: list[Any] = []
-
-    async def live() -> None:
-        async with opened(sleeper) as log, View.open(log, Things()) as view:
-            manifests.append(await view.snapshot())
-            sleeper.script.on("get", "registration", napping(sleeper))
-            for _ in range(3):
-                try:
-                    manifests.append(await view.snapshot())
-                except LogStoreError as error:
-                    manifests.append(error)
-
-    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
-        await writer.append_many([big(1, 0)])
-        await writer.append_many([big(2, 0)])
-        await writer.append_many([thing(3)])
-        living = sleeper.start(live())
-        await until_paused(sleeper)
-        async with View.open(log, Things()) as view:
-            for version in range(1, 4):
-                for number in (1, 2):
-                    await writer.append_many([big(number, version % 3)])  # in the end as they were
-                await view.snapshot()
-                await age()
-            _ = [garbage async for garbage in log.keeper().collect()]
-    sleeper.process.resume()
-    await asyncio.wait([living])
-    living.result()
-    (_, *later) = manifests
-    whole = [not isinstance(one, LogStoreError) and not dangling(scene, one) for one in later]
-    silent = [one.point for one in later if not isinstance(one, LogStoreError) and dangling(scene, one)]
-    assert silent == [], (whole, silent)
-
-
-@directed
-async def test_a_snapshot_whose_own_chunks_were_collected_is_not_given_out(scene: Scene) -> None:
-    """DESIGN §7: published more than half the grace after its point, *all* its chunks are verified, its own too."""
-    sleeper = scene.machine("sleeper")
-    manifests: list[Any] = []
-    create = Snapshots.create_manifest
-
-    async def create_manifest(self: Snapshots, manifest: Any) -> Any:
-        if not manifests and current_process() is sleeper.process:  # stopped between the chunks and the manifest
-            sleeper.process.pause()
-            await asyncio.sleep(0)
-        return await create(self, manifest)
-
-    async def live() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Snapshots, "create_manifest", create_manifest)
-            async with opened(sleeper) as log, View.open(log, Diary()) as view:
-                for _ in range(3):
-                    try:
-                        manifests.append(await view.snapshot())
-                    except LogStoreError as error:
-                        manifests.append(error)
-
-    async with opened(scene.machine("web")) as log, log.writer("web") as writer:
-        await writer.append(thing(1))
-        living = sleeper.start(live())
-        await until_paused(sleeper)
-        async with View.open(log, Things()) as view:
-            for version in range(4):
-                await writer.append(Event("Thing", "t-0005", "changed", {"n": version}))
-                await view.snapshot()
-                await age()
-            _ = [garbage async for garbage in log.keeper().collect()]
-    sleeper.process.resume()
-    await asyncio.wait([living])
-    living.result()
-    silent = [one.point for one in manifests if not isinstance(one, LogStoreError) and dangling(scene, one)]
-    assert silent == [], manifests
 
 
 @directed

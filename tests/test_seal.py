@@ -13,7 +13,7 @@ import pytest
 
 from logstore import LogSettings, Missing, Receipt, WriterSettings
 from logstore.clock import stamp_ms
-from logstore.entry import Open, Tick
+from logstore.entry import Open
 from logstore.frontier import OpenSession
 from logstore.seal import seal_silent
 from tests.scene import (
@@ -420,59 +420,6 @@ async def test_after_a_seal_the_events_are_settled_without_further_ado(scene: Sc
 
 
 # What was lost is not sealed ------------------------------------------------------------------
-
-
-async def lost(scene: Scene, slot: int, *keys: str, flights: int = 2) -> str:
-    """A dead session of which one object is gone; return its name."""
-    settings = quick(writer=WriterSettings(idle_ms=1_000, idle_ms_max=2_000, flights=flights))
-    await die(scene.machine("web"), *keys, settings=settings)
-    name = scene.slot("web", 1, slot)
-    scene.store.lose(name)
-    return name
-
-
-@directed
-async def test_a_gap_that_a_later_slot_says_was_acknowledged_is_not_sealed(scene: Scene) -> None:
-    """The next slots witness that the lost one was stored: Missing, naming it, and no seal."""
-    name = await lost(scene, 2, *"abcdef")
-    async with scene.machine("other").open(quick()) as log:
-        with pytest.raises(Missing, match=name):
-            await take(log.follow(settled=True), 6)
-    assert finals(scene) == []
-
-
-@directed
-async def test_a_gap_that_a_tick_names_is_not_sealed(scene: Scene) -> None:
-    """The last slot is lost, nothing follows it, but a tick says that it was read: Missing, and no seal."""
-    web = scene.machine("web")
-    other = scene.machine("other")
-
-    async def live() -> None:
-        async with web.open(quick()) as log, log.writer("web") as writer:
-            await writer.append(event("a"))
-            await writer.append(event("b"))
-            await asyncio.sleep(0.8)
-            web.process.crash()
-            await asyncio.sleep(0.001)
-
-    living = web.start(live())
-    await asyncio.sleep(0.2)
-    async with other.open(quick()) as log, log.writer("other") as writer:
-        following = asyncio.create_task(take(log.follow(), 100))
-        receipt = await writer.append(event("c"))
-        await asyncio.sleep(0.25)
-        settling = asyncio.create_task(log.settled(receipt, timeout=60))
-        await asyncio.sleep(0.5)
-        settling.cancel()
-        following.cancel()
-    assert (0, 1, 2) in next(entry.body.slots for entry in scene.roster() if isinstance(entry.body, Tick))
-    name = scene.slot("web", 1, 1)
-    assert not living.done()
-    scene.store.lose(name)
-    async with scene.machine("third").open(quick()) as log:
-        with pytest.raises(Missing, match=name):
-            await take(log.follow(settled=True), 3)
-    assert not [final for final in finals(scene) if final[0] == 1]
 
 
 @directed

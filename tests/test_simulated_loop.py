@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -279,6 +281,42 @@ def test_closing_is_silent(recwarn: pytest.WarningsRecorder) -> None:
     assert loop.is_closed()
     assert loop.complaints == []
     assert not recwarn.list
+
+
+def test_closing_is_silent_inside_a_context_manager_that_is_a_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits in the end of one waits in a throw, not in a step: what that waits for is ended first, too."""
+    loop = SimulatedLoop(random.Random(0))
+    process = loop.process("doomed")
+    unraisable: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+
+    class Slow:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, *error: object) -> None:
+            for _ in range(3):
+                await asyncio.sleep(1)
+
+    @asynccontextmanager
+    async def nested() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(Slow())
+            yield
+
+    async def live() -> None:
+        async with nested():
+            await asyncio.sleep(1_000)
+
+    async def main() -> None:
+        _ = process.start(live())
+        await asyncio.sleep(1)
+        process.crash()
+
+    loop.run_until_complete(main())
+    loop.close()
+    gc.collect()
+    assert unraisable == []
 
 
 # Ends -----------------------------------------------------------------------------------------

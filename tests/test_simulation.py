@@ -13,6 +13,8 @@ import pytest
 
 from tests.simulation.__main__ import run_with
 from tests.simulation.bugs import BUGS
+from tests.simulation.documents import DocumentWorld
+from tests.simulation.world import World
 
 pytestmark = pytest.mark.simulate
 
@@ -29,11 +31,22 @@ def test_every_promise_is_kept(batch: int) -> None:
         assert problems == [], f"replay: python -m tests.simulation --first {seed} --trace"
 
 
-def test_equal_seeds_give_equal_histories() -> None:
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_documents_are_what_their_writers_were_told(batch: int) -> None:
+    """Whatever befalls servers, what they are told of documents, claims, watches agrees with RFC 0009, told simply."""
+    for seed in range(batch * SEEDS_PER_BATCH, (batch + 1) * SEEDS_PER_BATCH):
+        problems = run_with(seed, kind=DocumentWorld).problems
+        assert problems == [], f"replay: python -m tests.simulation --documents --first {seed} --trace"
+
+
+@pytest.mark.parametrize("kind", [World, DocumentWorld])
+def test_equal_seeds_give_equal_histories(kind: type[World]) -> None:
     """A world is a function of its seed: in one process, and in another that hashes text differently."""
-    here = [run_with(7).digest, run_with(7).digest]
+    here = [run_with(7, kind=kind).digest, run_with(7, kind=kind).digest]
+    name = kind.__name__
+    program = f"from tests.simulation.__main__ import {name}, run_with; print(run_with(7, kind={name}).digest)"
     there = subprocess.run(
-        [sys.executable, "-c", "from tests.simulation.__main__ import run_with; print(run_with(7).digest)"],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": "4711"},
         capture_output=True,
         text=True,

@@ -16,7 +16,8 @@ from logstore.event import EventEncoder
 from logstore.keys import SegmentKey
 from logstore.segment import SegmentEncoder
 from projections.bounded import MemoryBudget, Rows
-from projections.projection import FoldFailed, Projection, Rejected, merge_patch
+from projections.patch import merge_patch
+from projections.projection import FoldFailed, Projection, Rejected
 from projections.state import State
 
 

@@ -120,27 +120,6 @@ async def test_a_creation_that_lands_between_two_attempts_is_one_copy(scene: Sce
 
 
 @directed
-async def test_giving_up_seals_the_slot_and_says_not_stored(scene: Scene) -> None:
-    """Who gives up on a slot ends its own session there, so that what lands later is void: NotStored is for ever."""
-    web = scene.machine("web")
-    gate = Gate()
-    async with web.open() as log, log.writer("web") as writer:
-        await writer.append(event("a"))
-        rule = web.script.on("create", scene.slot("web", 1, 1), gate.late, times=ATTEMPTS)
-        with pytest.raises(NotStored):
-            await writer.append(event("lost"))
-        assert rule.met == ATTEMPTS
-        final = scene.segments()[-1]
-        assert (final.key.slot, final.final, final.sealed) == (1, True, False)
-        again = await writer.append(event("b"))
-        assert (again.session, again.slot) == (2 if again.session == 2 else again.session, 0)
-        assert again.session > 1
-        await gate.landed()
-        assert await read(log) == ["a", "b"]
-        assert writer.statistics().events_not_stored == 1
-
-
-@directed
 async def test_giving_up_on_a_slot_gives_up_all_later_ones(scene: Scene) -> None:
     """Slots above a final are void: flights behind the one given up are NotStored too, though they landed."""
     web = scene.machine("web")
@@ -281,23 +260,6 @@ async def test_resolve_finds_what_landed(scene: Scene, by_token: bool) -> None:
             ("b", receipt.first_seq, receipt.stamp)
         ]
         assert await log.resolve(unknown) == receipt
-
-
-@directed
-async def test_resolve_seals_what_did_not_land_and_a_late_landing_is_void(scene: Scene) -> None:
-    """It had not landed: resolve ends the session there, and what lands afterwards is never read by anybody."""
-    web, other = scene.machine("web"), scene.machine("other")
-    gate = Gate()
-    async with web.open() as log, log.writer("web") as writer:
-        await writer.append(event("a"))
-        (unknown,) = await become_unknown(web, log, writer, gate.late_silent, "b")
-    async with other.open() as log:
-        with pytest.raises(NotStored):
-            await log.resolve(unknown)
-        await gate.landed()
-        with pytest.raises(NotStored):
-            await log.resolve(unknown)
-        assert await read(log) == ["a"]
 
 
 @directed

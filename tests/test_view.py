@@ -14,6 +14,7 @@ from logstore import Event, Log, StoredEvent, Writer, WriterSettings
 from logstore.errors import InvalidArgument, InvalidCursor
 from logstore.filestore import MemoryStore
 from projections import Change, FoldFailed, Index, Projection, Rejected, Verdict, View
+from projections.query import Query
 from tests.scene import Scene, die, directed, event, events, quick, until
 
 
@@ -139,6 +140,55 @@ async def test_a_page_asked_again_is_of_now(log: Log, writer: Writer) -> None:
         assert view.find(where, ["-updated_at"], limit=2).rows[0] is not remembered.rows[0]
 
 
+async def test_what_was_asked_before_is_not_parsed_again(
+    log: Log, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many others were asked meanwhile; nonsense is refused as ever, and pages are the caller's own."""
+    await writer.append_many([deployment(number) for number in range(9)])
+    parsed: list[object] = []
+    parse = Query.parse
+
+    def noted(*asked: Any) -> Query:
+        parsed.append(asked)
+        return parse(*asked)
+
+    monkeypatch.setattr(Query, "parse", noted)
+    async with View.open(log, Deployments()) as view:
+        where = [("project_id", "==", "p1")]
+        first, *_ = [view.find(where, ["-updated_at"], limit=2) for _ in range(3)]
+        for number in range(2_000):
+            view.find([("project_id", "==", f"p{number + 9}")], ["-updated_at"], limit=2)
+        parsed.clear()
+        again = view.find(where, ["-updated_at"], limit=2)
+        assert (again, parsed) == (first, [])
+        again.keys.clear()
+        again.rows.clear()
+        assert view.find(where, ["-updated_at"], limit=2) == first
+        assert view.find(where, ["-updated_at"], limit=2, settled=True).keys == []
+        for limit in (True, 0, "2", [2]):
+            with pytest.raises(InvalidArgument):
+                view.find(where, ["-updated_at"], limit=limit)  # type: ignore[arg-type]
+        nonsense: list[Any] = [[], "nonsense", b"2"]
+        for cursor in nonsense:
+            with pytest.raises(InvalidCursor):
+                view.find(where, ["-updated_at"], limit=2, cursor=cursor)
+        parsed.clear()
+        await view.wait_for(await writer.append(deployment(7, note="new")))
+        assert [row.get("note") for row in view.find(where, ["-updated_at"], limit=2).rows] == ["new", None]
+        assert parsed
+
+
+async def test_questions_asked_are_bounded(log: Log, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What finds no room is parsed again; answers are the same."""
+    monkeypatch.setattr("projections.query._PLACES_MAX", 5)
+    await writer.append_many([deployment(number) for number in range(9)])
+    async with View.open(log, Deployments()) as view:
+        for _ in range(4):
+            for number in range(9):
+                assert len(view.find([("project_id", "==", f"p{number}")]).keys) == {0: 5, 1: 4}.get(number, 0)
+        assert len(view._asked._places) <= 5
+
+
 async def test_a_settled_query_is_answered_at_the_watermark(log: Log, writer: Writer) -> None:
     """While rows are changed, added and deleted by what is pending, ``settled=True`` finds and counts those before."""
     receipt = await writer.append_many([deployment(number) for number in range(40)])
@@ -196,7 +246,7 @@ async def test_changes_count_from_the_call_not_from_the_first_step(log: Log, wri
         assert await anext(changes) == Change("c", None, {"total": 2})
         await changes.aclose()
         del changes
-        assert not view._subscribers
+        assert not view._subscriptions
 
 
 async def test_changes_before_a_subscription_are_not_told_and_harm_no_index(log: Log, writer: Writer) -> None:

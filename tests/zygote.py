@@ -1,8 +1,8 @@
 """Processes that start in milliseconds: one that has imported everything forks the others.
 
 ``python -m tests.zygote`` reads commands, a line of JSON each, and answers each with a line: ``spawn`` forks a process
-that runs ``write`` and says its id; ``wait`` waits for one and says how it ended. The children are processes like any
-other: they are killed, stopped and continued by signals.
+that runs ``write``, or a job of ``tests.servers``, and says its id; ``wait`` waits for one and says how it ended. The
+children are processes like any other: they are killed, stopped and continued by signals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import logstore
 from logstore import Event, LogSettings, NotStored, RetrySettings, WriterSettings
+from tests.servers import JOBS
 
 DEADLINE_MS, IDLE_MS = 500, 200
 SEAL_MS = IDLE_MS + 4 * DEADLINE_MS
@@ -84,9 +85,9 @@ class Zygote:
         self._process.stdout.close()
         self._process.wait()
 
-    def spawn(self, **arguments: Any) -> int:
-        """Start a writer; return its process id."""
-        pid = self._ask({"spawn": arguments})
+    def spawn(self, job: str = "write", **arguments: Any) -> int:
+        """Start a writer, or a job of ``tests.servers``; return its process id."""
+        pid = self._ask({"spawn": job, "arguments": arguments})
         self._alive.add(pid)
         return pid
 
@@ -118,14 +119,15 @@ def _commands() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Answer commands until stdin ends."""
+    jobs = {"write": write, **JOBS}
     for command in _commands():
         match command:
-            case {"spawn": arguments}:
+            case {"spawn": str(job), "arguments": arguments}:
                 pid = os.fork()
                 if pid == 0:
                     status = 1
                     try:
-                        asyncio.run(write(**arguments))
+                        asyncio.run(jobs[job](**arguments))
                         status = 0
                     except BaseException:  # noqa: BLE001 - whatever it was, the parent's loop must not go on in the child
                         traceback.print_exc()

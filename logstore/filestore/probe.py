@@ -86,6 +86,7 @@ async def probe(
             f"{ROUNDS} races of {racers} creations, one winner each, its bytes stored",
         ),
         ("no overwriting", lambda: _create_again(store, root + "race/0"), "a second creation is refused"),
+        ("visibility", lambda: _visibility(store, root + "absent"), "what was absent is there once it was created"),
         ("ranges", lambda: _ranges(store, root + "ranges"), "every range is cut as promised"),
         ("deletion", lambda: _deletion(store, root + "deleted"), "deletes what is there, accepts what is not"),
         (
@@ -155,6 +156,18 @@ async def _create_again(store: FileStore, key: str) -> str | None:
     return "a second creation of a key was accepted"
 
 
+async def _visibility(store: FileStore, key: str) -> str | None:
+    """Ask for ``key`` before it is there and after: tailing asks for what is absent, again and again."""
+    with suppress(NotFound):
+        await store.get(key)
+    await store.create(key, b"x")
+    try:
+        await store.get(key)
+    except NotFound:
+        return "an object that was asked for before its creation is absent after it, as if a cache said so"
+    return None
+
+
 async def _ranges(store: FileStore, key: str) -> str | None:
     data = bytes(range(100))
     await store.create(key, data)
@@ -222,7 +235,7 @@ def _many_keys(root: str, count: int) -> Iterable[str]:
 
 def _all_keys(root: str, count: int) -> Iterable[str]:
     yield from (f"{root}race/{n}" for n in range(ROUNDS))
-    yield from (f"{root}ranges", f"{root}deleted")
+    yield from (f"{root}absent", f"{root}ranges", f"{root}deleted")
     yield from _many_keys(root, count)
 
 

@@ -95,6 +95,16 @@ class S3Store:
         state = "closed" if self._closed else "open" if self._client is not None else "not used yet"
         return f"<S3Store bucket={self._bucket} prefix={self._root} {state}>"
 
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket
+
+    @property
+    def prefix(self) -> str:
+        """What every name in the bucket begins with; it ends in a slash, unless it is empty."""
+        return self._root
+
     # The five verbs ---------------------------------------------------------------------------
 
     async def create(self, key: str, data: bytes) -> int | None:

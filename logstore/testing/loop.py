@@ -27,6 +27,8 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
+from contextlib import suppress
+from types import AsyncGeneratorType
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
 from logstore.testing.process import Process, ProcessState, SimulatedClock, current_process
@@ -38,6 +40,7 @@ Ts = TypeVarTuple("Ts")
 
 CALLBACK_S = 1e-6  # running takes time, if little: who waits in a loop for a rounding error gets past it
 CLOSE_ATTEMPTS_MAX = 100  # a coroutine may wait in its finally blocks; each attempt gets past one wait
+_STEPS = ("async_generator_asend", "async_generator_athrow")
 
 
 class Stuck(AssertionError):
@@ -370,22 +373,26 @@ async def _aclose(generator: AsyncGenerator[Any, Any]) -> None:
 def _bury(task: asyncio.Task[Any]) -> None:
     """End the coroutine of a task that will never run again, however often its finally blocks want to wait."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
-    awaited: list[Any] = []
-    waiter: Any = task.get_coro()
-    while waiter is not None:
-        awaited.append(waiter)
-        waiter = getattr(waiter, "cr_await", None) or getattr(waiter, "gi_yieldfrom", None)
-    for waiter in reversed(awaited):  # the innermost first: an outer one, closed, would leave it to the collector
-        _close(waiter)
+    _end(task.get_coro())
 
 
-def _close(waiter: Any) -> None:
+def _end(waiter: Any) -> None:
+    """End what waits, and first what it waits for: an outer one, ended, would leave the inner to the collector."""
     for _ in range(CLOSE_ATTEMPTS_MAX if hasattr(waiter, "close") else 0):
-        try:
+        if (inner := _awaited_by(waiter)) is not None:
+            _end(inner)
+        with suppress(BaseException):  # the finally blocks of the dead: "coroutine ignored GeneratorExit" and worse
             waiter.close()
+        if (getattr(waiter, "cr_frame", None) or getattr(waiter, "gi_frame", None)) is None:
             return
-        except BaseException:  # noqa: BLE001  the finally blocks of the dead: "coroutine ignored GeneratorExit" and worse
-            continue
+
+
+def _awaited_by(waiter: Any) -> Any:
+    """What a coroutine, a generator, or the step of an asynchronous generator waits for."""
+    if type(waiter).__name__ in _STEPS:  # which do not say whose they are
+        waiter = next(each for each in gc.get_referents(waiter) if isinstance(each, AsyncGeneratorType))
+    names = ("cr_await", "gi_yieldfrom", "ag_await")
+    return next((inner for name in names if (inner := getattr(waiter, name, None)) is not None), None)
 
 
 def _where(task: asyncio.Task[Any]) -> str:
@@ -396,5 +403,5 @@ def _where(task: asyncio.Task[Any]) -> str:
         frame = getattr(waiter, "cr_frame", None) or getattr(waiter, "gi_frame", None)
         if frame is not None:
             places.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
-        waiter = getattr(waiter, "cr_await", None) or getattr(waiter, "gi_yieldfrom", None)
+        waiter = _awaited_by(waiter)
     return " > ".join(places[-6:]) or repr(task)

@@ -16,7 +16,7 @@ import click
 
 from logstore.errors import LogStoreError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "CouldNotRun", "main"]
 
 VERBS: dict[str, str] = {
     "doctor": "see whether store, log and clock are fit",
@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "export": "write events, or rows of a projection, into a file",
     "import": "append what was exported, each event once (writes)",
     "copy": "back up a log, or restore it (writes to the copy)",
+    "policy": "print the IAM policy that confines a process to its part",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.table import Table
 
+from logstore import StoreStatistics
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.conductor import WRITERS, Outcome, conduct
 from projections.demo.history import History, load_history
 from projections.demo.workload import shares
 
-__all__ = ["command"]
+__all__ = ["command", "requests_table"]
 
 
 @click.command()
@@ -60,7 +62,7 @@ def _as_json(outcome: Outcome, history: History) -> dict[str, object]:
 
 def _show(outcome: Outcome) -> None:
     console = wide_console()
-    for table in (_events(outcome), _requests(outcome), _promises(outcome)):
+    for table in (_events(outcome), requests_table(outcome.requests), _promises(outcome)):
         console.print(table)
 
 
@@ -89,14 +91,15 @@ def _events(outcome: Outcome) -> Table:
     return table
 
 
-def _requests(outcome: Outcome) -> Table:
+def requests_table(requests: Mapping[str, StoreStatistics]) -> Table:
+    """What each asked of the store, and what that costs."""
     table = Table(
-        title="Requests, and their list price on S3 (without those of the killed process)", title_justify="left"
+        title="Requests, and their list price on S3 (without those of killed processes)", title_justify="left"
     )
     table.add_column("by")
     for name in ("PUT", "GET", "of them absent", "LIST", "DELETE", "MiB in", "MiB out", "US$"):
         table.add_column(name, justify="right")
-    for who, used in outcome.requests.items():
+    for who, used in requests.items():
         table.add_row(
             who,
             str(used.create.requests),

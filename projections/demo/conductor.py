@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -18,25 +17,21 @@ from typing import Any, Final
 
 import logstore
 from logstore import Log, StoreStatistics
-from logstore.errors import InvalidArgument, LogStoreError, NotFound
+from logstore.errors import InvalidArgument, NotFound
 from logstore.filestore import VerbStatistics
 from projections.demo.ledger import ACKNOWLEDGED, REFUSED, Ledger, Name, end_event, settings
+from projections.demo.process import DemoProcess
 from projections.demo.reader import read_names
 from projections.demo.verdict import Promise, judge_reading, judge_settled_order
 from projections.demo.workload import Deployment
 
-__all__ = ["WRITERS", "DemoFailed", "Outcome", "conduct"]
+__all__ = ["WRITERS", "Outcome", "conduct", "require_no_log", "statistics_of", "sum_of"]
 
 WRITERS: Final = 4
 VICTIM: Final = 1
 KILL_AFTER: Final = 1 / 3  # of the victim's share; it is held up at twice that if the kill comes late
-PROCESS_S_MAX: Final = 120
 LOCAL_MS: Final = (750, 500)  # creation deadline and idle time, which make the seal time
 REMOTE_MS: Final = (3_000, 1_000)
-
-
-class DemoFailed(LogStoreError):
-    """A process of the demo ended badly. Look at what it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,65 +56,6 @@ class Outcome:
         return all(promise.kept for promise in self.promises)
 
 
-class _Process:
-    """One of the demo's processes: says ready, waits for go, prints a report."""
-
-    def __init__(self, module: str, config: dict[str, Any]) -> None:
-        self._command = (sys.executable, "-m", f"projections.demo.{module}", json.dumps(config))
-        self.name = f"{module} {config.get('writer', config.get('reader'))}"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> _Process:
-        pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
-        await self._line()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-    async def _line(self) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        try:
-            async with asyncio.timeout(PROCESS_S_MAX):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            raise DemoFailed(f"a process of the demo hangs process={self.name!r} after_s={PROCESS_S_MAX}") from None
-        if not line:
-            raise DemoFailed(f"a process of the demo ended process={self.name!r} status={await self._process.wait()}")
-        return line
-
-    def go(self) -> None:
-        """Let it work."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
-
-    def require_alive(self) -> None:
-        """Raise DemoFailed when it has ended."""
-        assert self._process is not None
-        if self._process.returncode is not None:
-            raise DemoFailed(f"a process of the demo ended process={self.name!r} status={self._process.returncode}")
-
-    async def kill(self) -> None:
-        """SIGKILL it."""
-        assert self._process is not None
-        self._process.kill()
-        await self._process.wait()
-
-    async def report(self) -> dict[str, Any]:
-        """What it printed in the end."""
-        assert self._process is not None
-        line = await self._line()
-        if await self._process.wait() != 0:
-            raise DemoFailed(f"a process of the demo failed process={self.name!r} status={self._process.returncode}")
-        report: dict[str, Any] = json.loads(line)
-        return report
-
-
 async def conduct(
     url: str, work: list[list[Deployment]], directory: Path, on_progress: Callable[[int], None]
 ) -> Outcome:
@@ -129,18 +65,18 @@ async def conduct(
     """
     remote = url.startswith("s3:")
     deadline_ms, idle_ms = REMOTE_MS if remote else LOCAL_MS
-    await _require_no_log(url)
+    await require_no_log(url)
     for index, share in enumerate(work):
         (directory / f"share-{index}.json").write_text(json.dumps(share))
     config = {"url": url, "directory": str(directory), "deadline_ms": deadline_ms, "idle_ms": idle_ms}
     async with logstore.open(url, settings=settings(deadline_ms, idle_ms)) as log, AsyncExitStack() as stack:
-        following = await stack.enter_async_context(_Process("reader", {**config, "reader": "following"}))
+        following = await stack.enter_async_context(_reader(config, "following"))
         lives, killed_after = await _write(work, config, directory, on_progress, stack)
         written_s = time.time()
         await _append_end(log)
         seen = await following.report()
         settled_s = time.time()
-        cold = await stack.enter_async_context(_Process("reader", {**config, "reader": "cold"}))
+        cold = await stack.enter_async_context(_reader(config, "cold"))
         seen_cold = await cold.report()
         conductor = log.requests()
     told = {said: _told(directory, said) for said in (ACKNOWLEDGED, REFUSED)}
@@ -151,9 +87,9 @@ async def conduct(
         promises.extend(judged)
     promises.append(judge_settled_order(seen["settled"], seen_cold["settled"]))
     requests = {
-        f"{len(lives)} writers": _sum([_statistics(life["requests"]) for life in lives]),
-        "following reader": _statistics(seen["requests"]),
-        "cold reader": _statistics(seen_cold["requests"]),
+        f"{len(lives)} writers": sum_of([statistics_of(life["requests"]) for life in lives]),
+        "following reader": statistics_of(seen["requests"]),
+        "cold reader": statistics_of(seen_cold["requests"]),
         "conductor": conductor,
     }
     return Outcome(
@@ -171,7 +107,12 @@ async def conduct(
     )
 
 
-async def _require_no_log(url: str) -> None:
+def _reader(config: dict[str, Any], name: str) -> DemoProcess:
+    return DemoProcess("projections.demo.reader", f"{name} reader", {**config, "reader": name})
+
+
+async def require_no_log(url: str) -> None:
+    """Raise InvalidArgument where a demo cannot run: a log is there, or nobody else can reach the store."""
     if url.startswith("memory:"):
         raise InvalidArgument(
             "a store in memory is one process's; the demo needs file:///directory or s3://bucket/prefix"
@@ -194,8 +135,9 @@ async def _write(
     """Let the writers write, kill one in the middle, start it again; return what each life that ended well reports."""
     kill_after = max(1, round(sum(map(len, work[VICTIM])) * KILL_AFTER))
 
-    def life_of(writer: int, life: int, stop_after: int | None = None) -> _Process:
-        return _Process("writer", {**config, "writer": writer, "life": life, "stop_after": stop_after})
+    def life_of(writer: int, life: int, stop_after: int | None = None) -> DemoProcess:
+        given = {**config, "writer": writer, "life": life, "stop_after": stop_after}
+        return DemoProcess("projections.demo.writer", f"writer {writer}", given)
 
     starting = [life_of(writer, 0, 2 * kill_after if writer == VICTIM else None) for writer in range(len(work))]
     started = await asyncio.gather(*(stack.enter_async_context(process) for process in starting))
@@ -244,11 +186,13 @@ def _told(directory: Path, said: int) -> set[Name]:
     }
 
 
-def _statistics(counts: dict[str, dict[str, int]]) -> StoreStatistics:
+def statistics_of(counts: dict[str, dict[str, int]]) -> StoreStatistics:
+    """A process's requests, out of its report."""
     return StoreStatistics(**{verb: VerbStatistics(**count) for verb, count in counts.items()})
 
 
-def _sum(many: list[StoreStatistics]) -> StoreStatistics:
+def sum_of(many: list[StoreStatistics]) -> StoreStatistics:
+    """The requests of several processes."""
     return StoreStatistics(
         *(sum((getattr(one, verb.name) for one in many), VerbStatistics()) for verb in fields(StoreStatistics))
     )

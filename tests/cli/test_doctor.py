@@ -52,6 +52,7 @@ def test_probe_writes_and_cleans_up(tool: Tool, place: str) -> None:
     before = objects(place)
     result = tool("doctor", place, "--probe", "--json")
     diagnoses = [json.loads(line) for line in result.stdout.splitlines()]
-    assert (result.exit_code, len(diagnoses)) == (0, 10)
-    assert {"store: one winner", "store: listing", "store: clock"} < {diagnosis["check"] for diagnosis in diagnoses}
+    assert (result.exit_code, len(diagnoses)) == (0, 11)
+    checks = {diagnosis["check"] for diagnosis in diagnoses}
+    assert {"store: one winner", "store: visibility", "store: listing", "store: clock"} < checks
     assert objects(place) == before

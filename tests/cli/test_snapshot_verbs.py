@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from projections import Projection
+import logstore
+from projections import Collection, DocumentStore, Projection
 from tests.cli.conftest import Tool, deployment, lines
 
 
@@ -20,6 +22,7 @@ class Nameless(Projection):
 
 
 HERE = f"--projection={__name__}:Deployments"
+COMMANDS = Collection("Command")
 
 
 def test_a_snapshot_is_written_and_listed(tool: Tool, place: str) -> None:
@@ -34,6 +37,26 @@ def test_a_snapshot_is_written_and_listed(tool: Tool, place: str) -> None:
     assert listed.stderr == "deployments version=1 registered\n"
     assert tool("check", place).exit_code == 0
     assert "rows=2" in tool("snapshots", place).stdout
+
+
+def test_a_collection_is_named_like_a_projection(tool: Tool, tmp_path: Path) -> None:
+    """Snapshots and rows of a document store's collection, without a class for each; other names are refused."""
+    place = str(tmp_path / "documents")
+
+    async def create() -> None:
+        async with (
+            logstore.open(Path(place).as_uri()) as log,
+            DocumentStore.open(log, writer="web-1", collections=[COMMANDS]) as db,
+        ):
+            await db.collection("Command").create("c-1", {"status": 0})
+
+    asyncio.run(create())
+    named = f"--projection={__name__}:COMMANDS"
+    snapshot = json.loads(tool("snapshot", place, named, "--json").stdout)
+    assert (snapshot["projection"], snapshot["rows"]) == ("Command", 1)
+    (row,) = map(json.loads, tool("export", place, named).stdout.splitlines())
+    assert (row["key"], row["row"]["doc"]) == ("c-1", {"status": 0})
+    assert "and no Collection" in tool("snapshot", place, f"--projection={__name__}:HERE").stderr
 
 
 def test_without_snapshots_nothing_is_listed(tool: Tool, place: str) -> None:

@@ -3,50 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from botocore.config import Config
-from botocore.session import get_session
 
 from logstore.filestore import FileStore, LocalStore, MemoryStore
 from logstore.filestore.s3 import S3Store
-
-BUCKET = "contract"
-
-
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    """One simulated S3 for the whole run, in a process of its own, on a port that the system picks."""
-    server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    reader: threading.Thread | None = None
-    try:
-        found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stderr)
-        endpoint = next((match.group() for match in found if match), None)
-        assert endpoint is not None, "moto's server did not start"
-        reader = threading.Thread(target=server.stderr.read)  # its access log would fill the pipe and stop it
-        reader.start()
-        make_bucket(endpoint, access_key="test", secret_key="test")
-        yield endpoint
-    finally:
-        server.kill()
-        server.wait()
-        if reader is not None:
-            reader.join()
-        server.stderr.close()
+from tests.conftest import BUCKET, make_bucket
 
 
 @pytest.fixture(scope="session")
@@ -56,19 +21,6 @@ def ceph_endpoint() -> str:
     assert endpoint, "no Ceph: run scripts/ceph up DIR, then source DIR/env"
     make_bucket(endpoint, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
     return endpoint
-
-
-def make_bucket(endpoint: str, access_key: str, secret_key: str) -> None:
-    client: Any = get_session().create_client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
 
 
 @pytest.fixture(params=["memory", "local", "s3", pytest.param("ceph", marks=pytest.mark.ceph)])

@@ -19,7 +19,7 @@ import zstandard
 Values = dict[str, Any]
 Row = dict[str, str]  # of a chunk: its key and state
 
-STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, PIN, ARCHIVE, REGISTRATION = 1, 2, 3, 4, 5, 6, 7, 9, 11
+STORE, ENTRY, SEGMENT, RETIRED, MANIFEST, CHUNK, PIN, CLAIM, ARCHIVE, REGISTRATION = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 STAGE_PAGE, STAGE_GONE = 10, 12
 OPEN = 1  # a kind of entry
 FINAL, SEALED = 0x0001, 0x0002

@@ -6,8 +6,9 @@ from typing import Any
 
 from logstore.archive import ArchiveWriter, BlockContent, Part
 from logstore.chunk import Chunk, encode_chunk
+from logstore.claim import Claim
 from logstore.entry import Begin, Closed, Entry, Open, Tick, decode_entry, encode_scopes
-from logstore.event import EncodedEvent
+from logstore.event import EncodedEvent, EventEncoder
 from logstore.gone import Gone
 from logstore.identity import Identity
 from logstore.keys import (
@@ -87,6 +88,24 @@ def manifest_values(manifest: Manifest) -> Values:
 def registration_values(number: int, registration: Registration) -> Values:
     values: Values = plain({name: getattr(registration, name) for name in Registration.__slots__})
     return {**values, "number": number}
+
+
+def claim_values(claim: Claim) -> Values:
+    """The fields of a claim."""
+    event = EventEncoder().encode(claim.event())
+    named = {name: getattr(claim, name) for name in ("id", "claimant", "last_stamp", "type")}
+    key = claim.key
+    values: Values = plain(
+        {
+            "kind": key.kind,
+            "document": key.key,
+            "number": key.number,
+            **named,
+            "data": event.payload,
+            "meta": event.meta,
+        }
+    )
+    return values
 
 
 def pin_values(pin: PinRecord) -> Values:

@@ -1,8 +1,8 @@
 """Write the golden files that do not exist yet: ``python -m tests.golden.make``. What exists is never overwritten.
 
 A small log of two chapters, every kind of object in it once, a snapshot at a point of it, whose rows are made up, its
-first chapter's archive, a pin, and stage logs. Each object's values go beside it as JSON. Segments, chunks and pages
-are written by the library, small objects and archives by ``independent.py``.
+first chapter's archive, a pin, stage logs and a claim. Each object's values go beside it as JSON. Segments, chunks and
+pages are written by the library, small objects and archives by ``independent.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgpack
 
 from logstore.keys import SegmentKey, StagePageKey, parse_key
 from tests.golden.independent import (
+    CLAIM,
     ENTRY,
     MANIFEST,
     PIN,
@@ -304,6 +305,22 @@ def make_retired_archived(retired: Made, archive: Made) -> Made:
     return "retired-archived", key, write_small(RETIRED, values), values
 
 
+def make_claim() -> Made:
+    """A claim."""
+    values: Values = {
+        "kind": "Deployment",
+        "document": "d/1",
+        "number": 2,
+        "id": {"hex": PIN_ID},
+        "claimant": "web-1",
+        "last_stamp": stamp(43_200_000),
+        "type": "created",
+        "data": {"hex": msgpack.packb({"status": 0}).hex()},
+        "meta": {"hex": msgpack.packb({"document": {"do": "create", "schema": 1}}).hex()},
+    }
+    return "claim", "claims/Deployment/d%2F1/0000000002", write_small(CLAIM, values), values
+
+
 def make_pins() -> Iterator[Made]:
     """A pin and its release."""
     for number, name in enumerate(("pin", "pin-released")):
@@ -474,6 +491,7 @@ def make_all() -> Iterator[Made]:
     yield archive
     yield make_retired_archived(retired, archive)
     yield from make_pins()
+    yield make_claim()
     opened, *points = make_entries_of_chapter_1(entries["entry-begin-of-chapter-1"])
     yield from (opened, *points)
     chunks = make_chunks()

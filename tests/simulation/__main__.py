@@ -20,7 +20,8 @@ from dataclasses import replace
 from functools import partial
 
 from tests.simulation.bugs import BUGS, planted
-from tests.simulation.world import CHANCE, Outcome, run
+from tests.simulation.documents import DocumentWorld
+from tests.simulation.world import Outcome, World, run
 
 PROBLEMS_SHOWN_MAX = 5
 
@@ -28,13 +29,14 @@ PROBLEMS_SHOWN_MAX = 5
 def main() -> int:
     """Do what the arguments say."""
     arguments = _parse()
+    kind = DocumentWorld if arguments.documents else World
     if arguments.trace:
-        return _tell(arguments.first, arguments.bug)
+        return _tell(arguments.first, arguments.bug, kind)
     began_s = time.perf_counter()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     failed: list[int] = []
     counts: Counter[str] = Counter()
-    for outcome in _run_all(seeds, arguments.bug, arguments.jobs):
+    for outcome in _run_all(seeds, arguments.bug, arguments.jobs, kind):
         counts += outcome.counts
         if outcome.problems:
             failed.append(outcome.seed)
@@ -46,7 +48,7 @@ def main() -> int:
     print(f"seeds={len(seeds)} failed={len(failed)} took_s={took_s:.1f}")
     if failed:
         print(
-            f"replay one: python -m tests.simulation --first {failed[0]} --trace"
+            f"replay one: python -m tests.simulation --first {failed[0]} --trace{' --documents' * arguments.documents}"
             + (f" --bug '{arguments.bug}'" if arguments.bug else "")
         )
     return int(bool(failed) is not bool(arguments.bug))
@@ -62,23 +64,26 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--bug", choices=sorted(BUGS), help="plant this bug, and stop at the first seed that catches it"
     )
+    parser.add_argument("--documents", action="store_true", help="worlds in which servers write documents")
     parser.add_argument("--trace", action="store_true", help="tell everything that happened under the first seed")
     return parser.parse_args()
 
 
-def run_with(seed: int, bug: str | None = None) -> Outcome:
+def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None) -> Outcome:
     """Live through one seed, with the named bug planted if any."""
     logging.getLogger("logstore").setLevel(logging.ERROR)  # storms make it warn all the time
     with planted(bug):
-        return run(seed, BUGS[bug].circumstances if bug else CHANCE)
+        if bug is None:
+            return run(seed, kind=kind)
+        return run(seed, BUGS[bug].circumstances, DocumentWorld if BUGS[bug].documents else World)
 
 
-def _run_briefly(seed: int, bug: str | None) -> Outcome:
-    return replace(run_with(seed, bug), lines=[])
+def _run_briefly(seed: int, bug: str | None, kind: type[World]) -> Outcome:
+    return replace(run_with(seed, bug, kind), lines=[])
 
 
-def _run_all(seeds: range, bug: str | None, jobs: int) -> Iterator[Outcome]:
-    work = partial(_run_briefly, bug=bug)
+def _run_all(seeds: range, bug: str | None, jobs: int, kind: type[World]) -> Iterator[Outcome]:
+    work = partial(_run_briefly, bug=bug, kind=kind)
     if jobs == 1:
         yield from map(work, seeds)
         return
@@ -93,8 +98,8 @@ def _show(outcome: Outcome) -> None:
     sys.stdout.flush()
 
 
-def _tell(seed: int, bug: str | None) -> int:
-    outcome = run_with(seed, bug)
+def _tell(seed: int, bug: str | None, kind: type[World]) -> int:
+    outcome = run_with(seed, bug, kind)
     print("\n".join(outcome.lines))
     _show(outcome)
     print(f"digest={outcome.digest}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -31,7 +31,7 @@ from logstore import (
 )
 from logstore.testing.process import Process, ProcessState
 from logstore.testing.simulation import SimulatedLoop, SimulatedStore, StoreFace, Weather
-from projections import View
+from projections import Projection, View
 from tests.simulation.history import Append, History, Outcome, Stream
 from tests.simulation.views import Chain, Glass, thing_of
 
@@ -70,7 +70,15 @@ class Stage:
 
 
 class Job(Protocol):
-    """One thing that a process does with its log, until ``actor.stopping`` is set."""
+    """One thing that a process does with its log, until ``actor.stopping`` is set.
+
+    ``writes``: whether it appends. ``endures``: whether in calm weather it starts again, to see the end.
+    """
+
+    @property
+    def writes(self) -> bool: ...
+    @property
+    def endures(self) -> bool: ...
 
     async def work(self, actor: Actor, log: Log) -> None:
         """Do it. Raising something forgivable ends the process, which starts again."""
@@ -99,7 +107,7 @@ class Actor:
     @property
     def writes(self) -> bool:
         """Whether it appends."""
-        return any(isinstance(job, Writing) for job in self.jobs)
+        return any(job.writes for job in self.jobs)
 
     @property
     def running(self) -> bool:
@@ -170,6 +178,9 @@ class Actor:
 
 class Writing:
     """Appends under a name, which other processes may use as well; looks for its events in its process's view."""
+
+    writes = True
+    endures = False
 
     def __init__(self, writer_name: str, *, pause_s: float, viewing: Viewing | None = None) -> None:
         self._writer_name = writer_name
@@ -288,6 +299,9 @@ class Consumer:
 class Reading:
     """Follows the log, and now and then reads all of it at once."""
 
+    writes = False
+    endures = True
+
     def __init__(self, consumer: Consumer, *, reads: bool = False) -> None:
         self.consumer = consumer
         self._reads = reads
@@ -360,6 +374,9 @@ class Viewing:
     rows are changes nothing that anybody sees, so a seed means what it meant before there were budgets.
     """
 
+    writes = False
+    endures = False
+
     def __init__(self, name: str, *, follow: bool, pause_s: float) -> None:
         self.glass: Glass | None = None
         self._name = name
@@ -429,6 +446,9 @@ class Viewing:
 class Closer:
     """Ends chapters, much sooner than a keeper would."""
 
+    writes = False
+    endures = False
+
     def __init__(self, *, pause_s: float) -> None:
         self._pause_s = pause_s
 
@@ -442,23 +462,33 @@ class Closer:
 
 
 class Keeping:
-    """Snapshots a view, ends chapters, retires them and collects: what ``logstore keep`` does, and much sooner."""
+    """Snapshots views, ends chapters, retires them and collects: what ``logstore keep`` does, and much sooner."""
 
-    def __init__(self, *, pause_s: float, settings: KeepSettings) -> None:
+    writes = False
+    endures = False
+
+    def __init__(
+        self, *, pause_s: float, settings: KeepSettings, projections: Sequence[Callable[[], Projection]] = (Chain,)
+    ) -> None:
         self._pause_s = pause_s
         self._settings = settings
+        self._projections = projections
 
     async def work(self, actor: Actor, log: Log) -> None:
-        """Keep the log until told to stop; with another view when this one was too slow."""
+        """Keep the log until told to stop; with other views when these were too slow."""
         while not actor.stopping.is_set():
             try:
-                async with View.open(log, Chain(), follow=True) as view:
-                    await self._keep(actor, log, view)
+                async with AsyncExitStack() as stack:
+                    views = [
+                        await stack.enter_async_context(View.open(log, projection(), follow=True))
+                        for projection in self._projections
+                    ]
+                    await self._keep(actor, log, views)
             except Trimmed as error:
                 assert actor.process is not None
                 actor.stage.history.trim(actor.process.name, str(error))
 
-    async def _keep(self, actor: Actor, log: Log, view: View) -> None:
+    async def _keep(self, actor: Actor, log: Log, views: Sequence[View]) -> None:
         assert actor.process is not None
         keeper, history, me = log.keeper(self._settings), actor.stage.history, actor.process.name
         while not actor.stopping.is_set():
@@ -466,9 +496,10 @@ class Keeping:
             try:
                 if await keeper.close_chapter():
                     history.note(me, "closed a chapter")
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(actor.rng.choice([1, 5])):
-                        await view.snapshot()
+                for view in views:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(actor.rng.choice([1, 5])):
+                            await view.snapshot()
                 for retirement in await keeper.retire(dry_run=actor.rng.random() < 0.1):
                     history.note(me, str(retirement))
                 async for garbage in keeper.collect(dry_run=actor.rng.random() < 0.1):
@@ -479,6 +510,9 @@ class Keeping:
 
 class Pinning:
     """Holds a pin, renewed in time, on all that is kept when it begins; lets go of it now and then."""
+
+    writes = False
+    endures = False
 
     def __init__(self, *, pause_s: float) -> None:
         self._pause_s = pause_s

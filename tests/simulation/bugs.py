@@ -34,6 +34,10 @@ from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
+from projections import watch
+from projections.claims import Claimant
+from projections.document import Collection, CollectionFold
+from projections.documents import Documents
 from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
@@ -47,7 +51,8 @@ __all__ = ["BUGS", "Bug", "planted"]
 class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
-    ``circumstances``: what has to befall writers for it to show, where chance seldom has it.
+    ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
+    where servers write documents.
     """
 
     breaks: tuple[str, ...]
@@ -57,6 +62,7 @@ class Bug:
     old: str
     new: str
     circumstances: Circumstances = CHANCE
+    documents: bool = False
 
     def caught_by(self, problems: list[str]) -> list[str]:
         """Those of the problems that tell of this bug."""
@@ -68,6 +74,7 @@ SLEEP = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_of
 SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0, 90.0), cut_off=1.0)
 WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
+NAPS = Circumstances(("long pause",), often_s=0.2, lasts_s=(60.0, 90.0), cut_off=0.5, policy="drop")
 DROP = Circumstances(policy="drop")
 ARCHIVE = Circumstances(policy="archive")
 
@@ -246,6 +253,108 @@ BUGS: dict[str, Bug] = {
     ),
     "own segments are fetched": Bug(
         ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
+    ),
+    "an update goes by what the process happens to know": Bug(
+        ("P7",),
+        4,
+        Documents,
+        "update",
+        "if looked := not blind or key not in self:",
+        "if looked := False:",
+        WRONG_CLOCKS,
+        documents=True,
+    ),
+    "a version is looked at only by who writes": Bug(
+        ("P8", "P6", "P7"),
+        1,
+        Collection,
+        "judge",
+        "write.if_version is not None and",
+        "write.if_version is not None and not isinstance(write.if_version, str) and",
+        documents=True,
+    ),
+    "a guard is asked only by who writes": Bug(
+        ("P8", "P6"),
+        5,
+        CollectionFold,
+        "apply",
+        "after = self.collection.judge(before, str(version), write, event.data, writer)",
+        "after = Collection(self.name).judge(before, str(version), write, event.data, writer)",
+        WRONG_CLOCKS,
+        documents=True,
+    ),
+    "who meets a claim without its event lets it be": Bug(
+        ("P6",),
+        1,
+        Claimant,
+        "_finish",
+        "if not self._log.claims.may_count(met):",
+        "raise AlreadyExists('it is claimed')\n    if not self._log.claims.may_count(met):",
+        documents=True,
+    ),
+    "a copy of a claimed creation is a second one": Bug(
+        ("P6", "P8"),
+        12,
+        CollectionFold,
+        "apply",
+        "if claim and write.claim.number <= claim[0]:",
+        "if False:",
+        documents=True,
+    ),
+    "a claim counts for ever": Bug(
+        ("P6", "P8"),
+        5,
+        CollectionFold,
+        "apply",
+        "event.stamp > write.claim.last_stamp",
+        "False",
+        NAPS,
+        documents=True,
+    ),
+    "a deletion leaves no tombstone": Bug(
+        ("P6", "P8"),
+        0,
+        CollectionFold,
+        "apply",
+        "if claim and event.stamp <= claim[1]:",
+        "if False:",
+        documents=True,
+    ),
+    "the next number is claimed while the one before may count": Bug(
+        ("P6", "P8"),
+        1,
+        Claimant,
+        "create",
+        "met is not None and self._view.watermark < met.last_stamp",
+        "False",
+        documents=True,
+    ),
+    "a change is made by a function of what it was before": Bug(
+        ("P7",),
+        1,
+        Documents,
+        "modify",
+        "if_version=seen",
+        "if_version=None",
+        documents=True,
+    ),
+    "a watch that goes on tells what differs, and no more": Bug(
+        ("P9",),
+        34,
+        watch,
+        "watch",
+        "later |= subscription.take_keys() if after is not None else set()",
+        "later = set()",
+        documents=True,
+    ),
+    "a token stands for all that is settled": Bug(
+        ("P9",),
+        32,
+        watch,
+        "watch",
+        "if subscription.has_told_all:",
+        "if True:",
+        documents=True,
     ),
 }
 

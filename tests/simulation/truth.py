@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
 from logstore.entry import Entry, Open, decode_entry, require_follows
+from logstore.event import Event
 from logstore.identity import decode_identity
 from logstore.keys import (
     STORE,
@@ -26,7 +27,7 @@ from logstore.keys import (
     segment_key,
     stage_gone_key,
 )
-from logstore.segment import decode_segment
+from logstore.segment import Columns, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.simulation import SimulatedStore
 
@@ -42,12 +43,20 @@ def is_garbage(store: SimulatedStore, name: str) -> bool:
 
 
 class TrueEvent(NamedTuple):
-    """An event, its place, and the object that holds it."""
+    """An event, its place, the object that holds it, and where in its columns."""
 
     order: tuple[int, int, int, int]
     id: str
     writer: str
     key: str
+    columns: Columns
+    at: int
+
+    def event(self) -> Event:
+        """What was appended."""
+        columns, index = self.columns, self.at
+        data = msgpack.unpackb(columns.payloads[index])
+        return Event(columns.kind(index), columns.keys[index], columns.type(index), data, _meta(columns, index))
 
 
 @dataclass(slots=True)
@@ -125,11 +134,23 @@ def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueS
         for i in range(segment.count):
             assert columns is not None
             order = (segment.stamp, session.chapter, session.number, segment.first_sequence + i)
-            events.append(TrueEvent(order, msgpack.unpackb(columns.payloads[i])["id"], session.writer, name))
+            events.append(TrueEvent(order, _id(columns, i), session.writer, name, columns, i))
         true.final, true.sealed = segment.final, segment.sealed
         tip = tip.after(segment)
         true.slots = tip.slot
     return events
+
+
+def _id(columns: Columns, index: int) -> str:
+    """By what its writer knows an event: the id in its meta, or else in its data."""
+    meta = _meta(columns, index)
+    id_: str = (meta or msgpack.unpackb(columns.payloads[index]))["id"]
+    return id_
+
+
+def _meta(columns: Columns, index: int) -> dict[str, Any] | None:
+    meta = columns.metas.get(index)
+    return None if meta is None else msgpack.unpackb(meta)
 
 
 def _require_all_known(

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
@@ -40,7 +41,7 @@ from logstore.keys import (
 from logstore.manifest import decode_manifest
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
-from projections import View
+from projections import Projection, View
 from tests.simulation.actors import (
     Actor,
     Closer,
@@ -108,9 +109,9 @@ class Outcome:
     counts: Counter[str]
 
 
-def run(seed: int, circumstances: Circumstances = CHANCE) -> Outcome:
-    """Live through the world of ``seed``."""
-    world = World(seed, circumstances)
+def run(seed: int, circumstances: Circumstances = CHANCE, kind: type[World] | None = None) -> Outcome:
+    """Live through the world of ``seed``, of a kind of worlds."""
+    world = (kind or World)(seed, circumstances)
     try:
         with patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1):  # a row or two each
             problems = world.live()
@@ -128,17 +129,19 @@ def run(seed: int, circumstances: Circumstances = CHANCE) -> Outcome:
 class World:
     """Everything that lives under one seed."""
 
+    projections: Sequence[Callable[[], Projection]] = (Chain,)
+
     def __init__(self, seed: int, circumstances: Circumstances = CHANCE) -> None:
         self._seed = seed
         self._circumstances = circumstances
-        self._rng = self._dice("world")
+        self._rng = self.dice("world")
         rng = self._rng
         self._policy = circumstances.policy or {3: "drop", 7: "archive"}.get(seed % 8, "full")
-        self._keeps = self._policy != "full"
-        self.loop = SimulatedLoop(self._dice("loop"), time_s_max=3_600, steps_max=STEPS_MAX)
+        self.keeps = self._policy != "full"
+        self.loop = SimulatedLoop(self.dice("loop"), time_s_max=3_600, steps_max=STEPS_MAX)
         self.store = SimulatedStore(
             self.loop,
-            self._dice("store"),
+            self.dice("store"),
             remote=rng.random() < 0.5,
             skew_ms=rng.randint(-1_000, 1_000),
             drift=rng.uniform(-1e-4, 1e-4),
@@ -154,18 +157,18 @@ class World:
             weather=draw_weather(rng),
             policy=self._policy,
         )
-        if self._keeps:
+        if self.keeps:
             self.stage.grace_ms = GRACE_MS
             self.stage.log_settings = short_lived(self.stage.log_settings)
             self.stage.weather = replace(self.stage.weather, late_ms=KEPT_LATE_MS)
-        self.actors = self._populate(rng)
+        self.actors = self.populate(rng)
         self.consumers = [job.consumer for actor in self.actors for job in actor.jobs if isinstance(job, Reading)]
 
-    def _dice(self, name: str) -> random.Random:
+    def dice(self, name: str) -> random.Random:
         """A random number generator of one's own: what one does with it does not disturb the others."""
         return random.Random(f"{self._seed} {name}")
 
-    def _populate(self, rng: random.Random) -> list[Actor]:
+    def populate(self, rng: random.Random) -> list[Actor]:
         closing_s = rng.choice([2.0, 8.0, 1e6])
         jobs: dict[str, list[Job]] = {
             "reader": [Reading(Consumer("reader", settled=False), reads=True)],
@@ -175,38 +178,39 @@ class World:
                 Closer(pause_s=closing_s),
             ],
         }
-        jobs["reader"].append(Viewing("follows", follow=True, pause_s=rng.choice([0.1, 0.5]) * self._slower))
-        jobs["barrier"].append(Viewing("stands", follow=False, pause_s=1.0 * self._slower))
+        jobs["reader"].append(Viewing("follows", follow=True, pause_s=rng.choice([0.1, 0.5]) * self.slower))
+        jobs["barrier"].append(Viewing("stands", follow=False, pause_s=1.0 * self.slower))
         for i in range(rng.randint(1, 3)):
             name = rng.choice(["web", f"w{i}"])  # now and then several processes have one writer name
             viewing = (
-                Viewing(f"own{i}-", follow=rng.random() < 0.7, pause_s=0.5 * self._slower)
+                Viewing(f"own{i}-", follow=rng.random() < 0.7, pause_s=0.5 * self.slower)
                 if rng.random() < 0.5
                 else None
             )
-            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]) * self._slower, viewing=viewing)]
+            writing: list[Job] = [Writing(name, pause_s=rng.choice([0.1, 0.2, 0.5]) * self.slower, viewing=viewing)]
             if viewing is not None:
                 writing.append(viewing)
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
         actors = [
-            Actor(self.stage, name, self._dice(name), jobs_, drift=rng.uniform(-1e-3, 1e-3))
+            Actor(self.stage, name, self.dice(name), jobs_, drift=rng.uniform(-1e-3, 1e-3))
             for name, jobs_ in jobs.items()
         ]
-        return [*actors, *self._keepers()] if self._keeps else actors
+        return [*actors, *self.keepers()] if self.keeps else actors
 
-    def _keepers(self) -> list[Actor]:
+    def keepers(self) -> list[Actor]:
         """Who ends chapters, retires and collects; and who pins."""
-        rng = self._dice("keepers")
+        rng = self.dice("keepers")
         settings = KeepSettings(chapter_age_ms=rng.choice([4_000, 8_000]), snapshots_kept=rng.choice([2, 2, 3]))
         keepers: dict[str, Job] = {
-            f"keeper{i}": Keeping(pause_s=rng.choice([1.0, 3.0]), settings=settings) for i in range(rng.choice([1, 2]))
+            f"keeper{i}": Keeping(pause_s=rng.choice([1.0, 3.0]), settings=settings, projections=self.projections)
+            for i in range(rng.choice([1, 2]))
         }
         if rng.random() < 0.3:
             keepers["pinner"] = Pinning(pause_s=rng.choice([4.0, 20.0]))
         return [
-            Actor(self.stage, name, self._dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
+            Actor(self.stage, name, self.dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
             for name, job in keepers.items()
         ]
 
@@ -219,11 +223,14 @@ class World:
         except (AssertionError, LogStoreError) as error:  # Stuck, or an invariant of the store or of production code
             self.history.problem(f"{type(error).__name__}: {error}")
             return self.history.problems
-        remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES and not self._keeps
+        return self.judge()
+
+    def judge(self) -> list[str]:
+        remembers = self.stage.log_settings.memory_bytes_max >= REMEMBERS_ALL_BYTES and not self.keeps
         return check(
             Evidence(
                 self.history,
-                self._truth(),
+                self.truth(),
                 self.store.requests,
                 remembers=remembers,
                 contents=self.store.ever(),
@@ -237,7 +244,7 @@ class World:
         """What the store's clock showed at a virtual second; at most a tenth of a second off."""
         return self.store.clock.wall_ms() - (self.loop.time() - at_s) * 1_000
 
-    def _truth(self) -> Truth:
+    def truth(self) -> Truth:
         """The log as it is, what was collected included."""
         return Truth.of(self.store.ever())
 
@@ -249,8 +256,8 @@ class World:
                 group.create_task(
                     self._befall(
                         actor,
-                        self._dice(f"fate of {actor.name}"),
-                        self._rng.uniform(*self._circumstances.lasts_s) * self._slower,
+                        self.dice(f"fate of {actor.name}"),
+                        self._rng.uniform(*self._circumstances.lasts_s) * self.slower,
                     )
                 )
         await self._calm()
@@ -265,8 +272,8 @@ class World:
         if given.fates:
             fates = list(given.fates)
         bad_luck_s = given.often_s or bad_luck_s
-        seal_s = SEAL_S * (self._slower / 2 if self._keeps else 1)  # there they sleep through a grace or two
-        while (pause_s := rng.expovariate(1 / bad_luck_s) * self._slower) + self.loop.time() < until_s:
+        seal_s = SEAL_S * (self.slower / 2 if self.keeps else 1)  # there they sleep through a grace or two
+        while (pause_s := rng.expovariate(1 / bad_luck_s) * self.slower) + self.loop.time() < until_s:
             await asyncio.sleep(pause_s)
             self._require_healthy(actor)
             if not actor.running:
@@ -294,12 +301,12 @@ class World:
         await asyncio.sleep(max(0.0, until_s - self.loop.time()))
 
     @property
-    def _slower(self) -> int:
-        return SLOWER if self._keeps else 1
+    def slower(self) -> int:
+        return SLOWER if self.keeps else 1
 
     def _storm_of(self, given: Circumstances, rng: random.Random) -> Weather:
         storm = given.storm or draw_storm(rng)
-        return replace(storm, late_ms=KEPT_LATE_MS) if self._keeps else storm
+        return replace(storm, late_ms=KEPT_LATE_MS) if self.keeps else storm
 
     async def _pause(self, actor: Actor, for_s: float) -> None:
         assert actor.process is not None
@@ -356,7 +363,7 @@ class World:
         for actor in self.actors:
             if actor.face is not None:
                 actor.face.weather = CALM
-            if not actor.running and isinstance(actor.jobs[0], Reading):
+            if not actor.running and actor.jobs[0].endures:
                 actor.start()
         for actor in filter(lambda actor: actor.writes, self.actors):
             actor.stopping.set()  # for good: one that was about to start again does not
@@ -366,19 +373,19 @@ class World:
                 await self._stop(actor)
         await asyncio.sleep(LATE_MS / 1000)
         began_s = self.loop.time()
-        while (rest := self._unrest()) and self.loop.time() - began_s < REST_S_MAX:  # noqa: ASYNC110  nothing tells when
+        while (rest := self.unrest()) and self.loop.time() - began_s < REST_S_MAX:  # noqa: ASYNC110  nothing tells when
             await asyncio.sleep(1)  # virtual: asking the truth anew each second costs nothing but steps
         if rest:
             self.history.problem(f"P13 no rest after {REST_S_MAX:.0f} s of calm: {rest}")
         for actor in self.actors:
             if actor.running:
                 await self._stop(actor)
-        await self._look_back()
-        await self._damage()
+        await self.look_back()
+        await self.damage()
 
-    def _unrest(self) -> str:
+    def unrest(self) -> str:
         """What still has to come to rest, empty when nothing has."""
-        truth = self._truth()
+        truth = self.truth()
         for id_, session in truth.sessions.items():
             if not session.final:
                 return f"session {id_} is not final after {session.slots} slots"
@@ -392,21 +399,21 @@ class World:
                 return f"{consumer.name} has seen {len(stream.all)} of {len(events)} events"
         return ""
 
-    async def _look_back(self) -> None:
+    async def look_back(self) -> None:
         """A last process reads everything, both ways, and asks all questions that are still open."""
         process = self.loop.process("last")
         face = self.store.face(process)
 
         async def look_back() -> None:
             async with logstore.open(
-                face, clock=process.clock, rng=self._dice("last"), settings=self.stage.log_settings
+                face, clock=process.clock, rng=self.dice("last"), settings=self.stage.log_settings
             ) as log:
                 for append, unknown in self.stage.unknowns:
                     if not await resolve(self.stage, "last", log, append, unknown):
                         self.history.problem(f"P6 cannot be resolved in calm weather: {append.ids[0]}")
                 for settled in (False, True):
                     stream = await read_all(self.stage, "last", log, settled=settled)
-                    truth = self._truth()
+                    truth = self.truth()
                     if [event.id for event in stream.events] != [e.id for e in truth.since(stream.first_chapter)]:
                         self.history.problem(f"P1 the last reading differs from the log settled={settled}")
                 async with View.open(log, Chain()) as view:
@@ -418,10 +425,10 @@ class World:
 
         await process.start(look_back())
 
-    async def _damage(self) -> None:
+    async def damage(self) -> None:
         """P12: one object is lost or flipped, somebody new reads, the object is restored; several times."""
-        rng, contents = self._dice("damage"), self.store.contents()
-        truth = self._truth()
+        rng, contents = self.dice("damage"), self.store.contents()
+        truth = self.truth()
         for number in range(DAMAGES if truth.events else 0):
             key, lost, skip = pick(rng, list(contents)), rng.random() < 0.5, rng.random() < 0.3
             process = self.loop.process(f"victim{number}")
@@ -446,7 +453,7 @@ class World:
             async with logstore.open(
                 self.store.face(process),
                 clock=process.clock,
-                rng=self._dice(process.name),
+                rng=self.dice(process.name),
                 settings=self.stage.log_settings,
             ) as log:
                 oldest = await log.oldest()
@@ -456,7 +463,7 @@ class World:
 
     async def _view_damaged(self, process: Process, key: str, truth: Truth) -> None:
         """A snapshot is damaged: the log is not, and a view shows all of it."""
-        face, rng = self.store.face(process), self._dice(process.name)
+        face, rng = self.store.face(process), self.dice(process.name)
         async with (
             logstore.open(face, clock=process.clock, rng=rng, settings=self.stage.log_settings, read_only=True) as log,
             View.open(log, Chain()) as view,
@@ -475,7 +482,7 @@ class World:
         counts = Counter(requests=len(self.store.requests), virtual_s=round(self.loop.time()))
         counts.update(f"appends {append.outcome.value}" for append in self.history.appends)
         counts.update(starts=sum(actor.starts for actor in self.actors), streams=len(self.history.streams))
-        sessions = self._truth().sessions
+        sessions = self.truth().sessions
         counts.update(sessions=len(sessions), sealed=sum(session.sealed for session in sessions.values()))
         counts.update(glimpses=len(self.history.glimpses), verdicts=len(self.history.verdicts))
         counts.update(snapshots=sum(isinstance(parse_key(name), ManifestKey) for name in self.store.contents()))

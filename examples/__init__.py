@@ -1,0 +1,1 @@
+"""Programs that use logstore and projections. Each is read from top to bottom; the tests run them all."""

@@ -1,0 +1,56 @@
+"""What several directories of tests share: one simulated S3 for the whole run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.session import get_session
+
+BUCKET = "contract"
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """One simulated S3 for the whole run, in a process of its own, on a port that the system picks."""
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.moto_server", "-H", "127.0.0.1", "-p", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    reader: threading.Thread | None = None
+    try:
+        found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stderr)
+        endpoint = next((match.group() for match in found if match), None)
+        assert endpoint is not None, "moto's server did not start"
+        reader = threading.Thread(target=server.stderr.read)  # its access log would fill the pipe and stop it
+        reader.start()
+        make_bucket(endpoint, access_key="test", secret_key="test")
+        yield endpoint
+    finally:
+        server.kill()
+        server.wait()
+        if reader is not None:
+            reader.join()
+        server.stderr.close()
+
+
+def make_bucket(endpoint: str, access_key: str, secret_key: str) -> None:
+    client: Any = get_session().create_client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()

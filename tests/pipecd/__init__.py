@@ -1,0 +1,1 @@
+"""The example that is PipeCD's control plane."""
