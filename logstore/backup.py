@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing
 
 from logstore.clock import Clock, SystemClock
-from logstore.errors import InvalidArgument, NotFound
+from logstore.errors import InvalidArgument, NotFound, Unavailable
 from logstore.filestore import RetryingStore, open_filestore, require_safe
 from logstore.filestore.base import FileStore, Listed
 from logstore.finding import Finding, Progress
@@ -35,8 +35,10 @@ from logstore.keys import (
     RegistrationKey,
     RetiredKey,
     SegmentKey,
+    StagePageKey,
     entry_key,
     parse_key,
+    stage_page_key,
     stage_prefix,
 )
 from logstore.rescue import rescue
@@ -290,10 +292,19 @@ async def _absent_stage_logs(source: FileStore, target: FileStore) -> AsyncGener
             if stage.gone is not None:
                 yield stage.gone.key
                 continue
-            names = [page.key for page in stage.pages]
+            names = await _pages_of(source, stage)
             await _require_beginning(source, target, held, names)
             for name in names[len(held.pages) :]:
                 yield name
+
+
+async def _pages_of(source: FileStore, stage: ListedStage) -> list[str]:
+    """The names of all pages of a stage log. Raises Missing where one is lost that has others behind it."""
+    for number, page in enumerate(stage.pages):
+        if page.key != (name := stage_page_key(StagePageKey(stage.id, number))):
+            await fetch_whole(source, name)
+            raise Unavailable(f"a listing of the source lacks what is there key={name}; run it again")
+    return [page.key for page in stage.pages]
 
 
 async def _require_beginning(source: FileStore, target: FileStore, held: ListedStage, names: list[str]) -> None:

@@ -93,7 +93,7 @@ class ClockSkew(LogStoreError):
 
 
 class Conflict(LogStoreError):
-    """A guard or an expected version did not hold. Read again, decide again."""
+    """A guard or an expected version did not hold, or a stage log is complete. Read again, decide again."""
 
 
 class Fenced(LogStoreError):
@@ -116,7 +116,10 @@ class Missing(LogStoreError):
 
 
 class Trimmed(LogStoreError):
-    """Retention removed what you were to read next. Start again from the newest snapshot, or from the beginning."""
+    """Retention removed what you were to read next. Start again from the newest snapshot, or from the beginning.
+
+    A stage log that it removed is gone for ever: write under another retry.
+    """
 
 
 class StaleStore(LogStoreError):

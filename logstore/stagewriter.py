@@ -133,9 +133,13 @@ class StageWriter:
         index = next((block.index for block in call.blocks if block.index in refused), None)
         if index is None:
             return None
+        by = (
+            "retention completed this stage log"
+            if self._last and self._last.abandoned
+            else "this stage log is complete"
+        )
         return Conflict(
-            f"this stage log is complete, no block can be added stage_log={self._chain.stage} index={index};"
-            " write under another retry"
+            f"{by}, no block can be added stage_log={self._chain.stage} index={index}; write under another retry"
         )
 
     async def _create(self, blocks: Sequence[Block], completes: bool) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import pytest
 
+import logstore
 from logstore import (
     Conflict,
     Corrupt,
@@ -16,14 +19,19 @@ from logstore import (
     KeepSettings,
     Log,
     LogSettings,
+    LogStoreError,
+    NotFound,
     RetrySettings,
     Stage,
     StageId,
     StageLogs,
     Trimmed,
+    Unavailable,
 )
 from logstore.gone import Gone, decode_gone
 from logstore.keys import StageGoneKey, StagePageKey, parse_key
+from logstore.stagepage import Page, decode_page
+from logstore.testing.simulation import Weather
 from projections import keep
 from tests.scene import Gate, Machine, Scene, directed, hang, lose, quick
 from tests.test_stagelogs import GRACE_MS, ID, block, blocks, chain, fetched, followed, gone_name, name_of, stage_of
@@ -34,6 +42,7 @@ KEEP: Final = KeepSettings(stage_logs_age_ms=round(AGE_S * 1000))
 OTHER: Final = StageId("d/1", "apply", 1)
 
 
+BRAVE: Final = LogSettings(retry=RetrySettings(attempt_timeout_ms=2_000, deadline_ms=5_000))
 PATIENT: Final = LogSettings(retry=RetrySettings(attempt_timeout_ms=300_000, deadline_ms=10**6))
 
 
@@ -197,7 +206,7 @@ async def test_what_nobody_completed_is_completed_before_it_goes(scene: Scene) -
         dropping = asyncio.create_task(drop())
         await gate.met()
         assert chain(scene.store.contents()) == [[0], []]
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict, match="retention completed this stage log, no block can be added"):
             await stage.append(blocks(1))
         assert await following == [0]
         gate.open()
@@ -511,3 +520,145 @@ async def test_a_record_that_cannot_be_read_is_said(scene: Scene) -> None:
             with pytest.raises(Corrupt, match=gone_name()):
                 await work
     assert isinstance(parse_key(gone_name()), StageGoneKey)
+
+
+# Chance -----------------------------------------------------------------------------------------
+
+STORM: Final = Weather(
+    slow=0.05, throttled=0.05, conflict=0.05, unsent=0.05, lost=0.1, late=0.1, silent=0.03, late_ms=90_000
+)
+SEEDS_PER_BATCH: Final = 4
+EPOCH_S: Final = 4 * GRACE_S  # so long one stage log is written
+
+
+@pytest.mark.parametrize("batch", [0, 1, *(pytest.param(batch, marks=pytest.mark.slow) for batch in range(2, 20))])
+def test_whatever_happens_nobody_is_told_what_is_not_so(batch: int) -> None:
+    """Writers, readers and keepers that sleep and are killed, in a storm, while stage logs come and go by age."""
+    fates = Counter[str]()
+    for seed in range(batch * SEEDS_PER_BATCH, (batch + 1) * SEEDS_PER_BATCH):
+        world = World(seed)
+        try:
+            world.scene.loop.run_until_complete(world.live())
+            world.judge()
+        except BaseException:
+            print(f"seed={seed}")
+            raise
+        finally:
+            world.scene.loop.close()
+        fates += world.fates
+    assert {"stored", "Conflict", "Trimmed", "fetched", "dropped", "collected"} <= fates.keys(), fates
+
+
+class World:
+    """One stage log after another, those who use it, and what they were told."""
+
+    def __init__(self, seed: int) -> None:
+        self.scene = Scene(seed, weather=STORM)
+        self.rng = random.Random(f"{seed} world")
+        self.fates = Counter[str]()
+        self.stored: dict[tuple[StageId, int], float] = {}
+        self.sent: set[tuple[StageId, int]] = set()
+
+    async def live(self) -> None:
+        """Some virtual hours."""
+        async with logstore.open(self.scene.world, grace_ms=GRACE_MS):
+            pass
+        actors = [self.scene.machine(f"{name}-{n}") for name in ("writer", "reader", "keeper") for n in range(2)]
+        lives = [machine.start(self._life(machine)) for machine in actors]
+        sleeping = asyncio.create_task(self._disturb(actors))
+        await asyncio.sleep(6 * EPOCH_S)
+        for each in (sleeping, *lives):
+            each.cancel()
+            with suppress(asyncio.CancelledError):
+                await each
+
+    async def _disturb(self, actors: list[Machine]) -> None:
+        while True:
+            await asyncio.sleep(self.rng.uniform(0, 2 * GRACE_S))
+            machine = self.rng.choice(actors)
+            machine.process.pause()
+            try:
+                await asyncio.sleep(self.rng.choice([1, GRACE_S / 3, GRACE_S, 3 * GRACE_S]))
+            finally:
+                machine.process.resume()
+
+    async def _life(self, machine: Machine) -> None:
+        """A process, and those that take its place when something ends it."""
+        act = {"w": self._write, "r": self._read, "k": self._keep}[machine.name[0]]
+        while True:
+            with suppress(Unavailable):
+                async with opened(machine, BRAVE) as log:
+                    stages: dict[int, Stage] = {}
+                    for _ in range(self.rng.randrange(1, 12)):
+                        await asyncio.sleep(self.rng.choice([0.1, 1, 3, GRACE_S / 2, 2 * GRACE_S]))
+                        retry = int(self.scene.loop.time() // EPOCH_S) - self.rng.choice([0, 0, 0, 1])
+                        stage = stages.setdefault(retry, stage_of(log, StageId("d", "s", max(0, retry))))
+                        await act(log, stage)
+
+    async def _write(self, _: Log, stage: Stage) -> None:
+        indices = self.rng.sample(range(40), self.rng.randrange(1, 4))
+        completes = self.rng.random() < 0.05
+        self.sent |= {(stage.id, index) for index in indices}
+        call = stage.complete(blocks(*indices)) if completes else stage.append(blocks(*indices))
+        try:
+            await call
+        except (Unavailable, Conflict, Trimmed) as error:
+            self._note(stage.id, error)
+            return
+        self.fates["stored"] += 1
+        now_s = self.scene.loop.time()
+        self.stored |= {(stage.id, index): now_s for index in indices if (stage.id, index) not in self.stored}
+
+    async def _read(self, _: Log, stage: Stage) -> None:
+        began_s, offset = self.scene.loop.time(), self.rng.choice([0, 0, 9, 35])
+        try:
+            found, completed = await fetched(stage, offset)
+        except (Unavailable, Trimmed) as error:
+            self._note(stage.id, error)
+            return
+        except NotFound:
+            found, completed = [], False
+        self.fates["fetched"] += 1
+        told = {index for (id_, index), at_s in self.stored.items() if id_ == stage.id and at_s < began_s}
+        assert {index for index in told if index >= offset} <= set(found)
+        assert {(stage.id, index) for index in found} <= self.sent
+        assert found == sorted(set(found))
+        assert not completed or any(self._pages(stage.id, complete=True))
+
+    async def _keep(self, log: Log, _: Stage) -> None:
+        keeper = log.keeper(KEEP)
+        async for one in keeper.drop_stage_logs():
+            assert one.dropped, one
+            self.fates["dropped"] += 1
+        async for garbage in keeper.collect():
+            self.fates["collected"] += garbage.key.startswith("stagelogs/")
+
+    def _note(self, stage: StageId, error: LogStoreError) -> None:
+        """What is said of a stage log is so: it is gone, or complete."""
+        self.fates[type(error).__name__] += 1
+        if isinstance(error, Trimmed):
+            assert gone_name(stage) in self.scene.store.ever()
+        if isinstance(error, Conflict):
+            assert any(self._pages(stage, complete=True))
+
+    def _pages(self, stage: StageId, *, complete: bool = False) -> list[Page]:
+        """Every page that there ever was and that counts, by the first content of its name."""
+        ever, pages = self.scene.store.ever(), list[Page]()
+        while (data := ever.get(name_of(len(pages), stage))) is not None:
+            pages.append(decode_page(StagePageKey(stage, len(pages)), data))
+            if pages[-1].head.complete:
+                return pages
+        return [] if complete else pages
+
+    def judge(self) -> None:
+        """What was acknowledged is in a page, and in one of those that the record counts; no block is in two."""
+        for stage in {id_ for id_, _ in self.sent}:
+            pages = self._pages(stage)
+            if (record := self.scene.store.ever().get(gone_name(stage))) is not None:
+                assert decode_gone(stage, record).pages == len(pages)
+                assert pages[-1].head.complete
+            indices = [each.index for page in pages for each in page.blocks]
+            assert len(set(indices)) == len(indices)
+            assert {index for id_, index in self.stored if id_ == stage} <= set(indices)
+            if record is None:
+                chain(self.scene.store.contents(), stage)

@@ -9,7 +9,18 @@ from typing import Final
 import pytest
 
 import logstore
-from logstore import Finding, InvalidArgument, KeepSettings, Progress, StageId, Trimmed, copy_store
+from logstore import (
+    Corrupt,
+    Finding,
+    InvalidArgument,
+    KeepSettings,
+    Missing,
+    Progress,
+    StageId,
+    Trimmed,
+    Unavailable,
+    copy_store,
+)
 from logstore.check import check
 from logstore.filestore import MemoryStore
 from logstore.gone import Gone, decode_gone, encode_gone
@@ -261,6 +272,29 @@ async def test_a_copy_that_was_written_to_is_not_continued() -> None:
     with pytest.raises(InvalidArgument, match=name_of(4)):
         await copied(source, target)
     assert await contents_of(target) == before
+
+
+async def test_damage_of_the_source_is_not_copied() -> None:
+    """A page that is lost or changed ends the copy with its name, wherever it lies; what was copied before is whole."""
+    for number in range(3):
+        for data in (None, b"rubbish"):
+            source, target = await filled(), MemoryStore()
+            await damaged(source, name_of(number), data)
+            with pytest.raises((Missing, Corrupt), match=name_of(number)):
+                await copied(source, target)
+            assert name_of(number) not in await contents_of(target)
+            assert name_of(number + 1) not in await contents_of(target)
+
+
+async def test_a_listing_that_lacks_a_page_makes_no_copy_without_it() -> None:
+    """It is there by name, so it is not lost: run it again."""
+    source, target = await filled(), MemoryStore()
+
+    async def nothing() -> None:
+        pass
+
+    with pytest.raises(Unavailable, match=name_of(1)):
+        await copied(Meanwhile(source, nothing, lacks=name_of(1)), target)
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
