@@ -657,7 +657,7 @@ async def test_nasty_08_power_cut_at_every_step(
     for cut_at in range(len(steps) + 1):
         left = left_by_power_cut(steps[:cut_at], str(tmp_path), (), names_reach_disk=names_reach_disk)
         acknowledged[frozenset(left.items())] = sum(step <= cut_at for step in acknowledged_at)
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > BATCHES
     for number, (left_over, count) in enumerate(acknowledged.items()):
         _lay_out(tmp_path / f"cut {number}", tmp_path, dict(left_over), torn)
         store = LocalStore(tmp_path / f"cut {number}" / "log")

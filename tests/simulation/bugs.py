@@ -292,15 +292,6 @@ BUGS: dict[str, Bug] = {
         "raise AlreadyExists('it is claimed')\n    if not self._log.claims.may_count(met):",
         documents=True,
     ),
-    "a copy of a claimed creation is a second one": Bug(
-        ("P6", "P8"),
-        12,
-        CollectionFold,
-        "apply",
-        "if claim and write.claim.number <= claim[0]:",
-        "if False:",
-        documents=True,
-    ),
     "a claim counts for ever": Bug(
         ("P6", "P8"),
         5,
@@ -345,15 +336,6 @@ BUGS: dict[str, Bug] = {
         "watch",
         "later |= subscription.take_keys() if after is not None else set()",
         "later = set()",
-        documents=True,
-    ),
-    "a token stands for all that is settled": Bug(
-        ("P9",),
-        32,
-        watch,
-        "watch",
-        "if subscription.has_told_all:",
-        "if True:",
         documents=True,
     ),
 }
