@@ -193,9 +193,6 @@ BUGS: dict[str, Bug] = {
         ("P11",), 3, Needs, "_floor", "self.is_old(records.created_ms[key]) and ", "", DROP
     ),
     "one snapshot is enough": Bug(("P11",), 3, Needs, "_floor", "whole == self._snapshots_kept", "whole == 1", DROP),
-    "a chapter that no snapshot covers is retired": Bug(
-        ("P11", "Trimmed"), 30, retention, "uncovered_by", "or floor.stamp < last", "", DROP
-    ),
     "pins are not heeded": Bug(("P11",), 0, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
     "the record counts the final": Bug(
         ("P11",),
