@@ -279,10 +279,12 @@ class Writer:
         encode = self._events.encode
         return await self._submit([encode(event) for event in events])
 
+    def require_storable(self, event: Event) -> None:
+        """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""
+        _bytes_of([self._events.encode(event)])
+
     async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
-        size = payload_bytes(events)
-        if size > APPEND_BYTES_MAX:
-            raise LimitExceeded(f"too much at once bytes={size} limit={APPEND_BYTES_MAX}; append less at a time")
+        size = _bytes_of(events)
         buffer = self._buffer
         await buffer.enter(len(events), size)
         if self._closing:
@@ -674,3 +676,11 @@ class Writer:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _bytes_of(events: Sequence[EncodedEvent]) -> int:
+    """What events to be stored together weigh. Raises LimitExceeded."""
+    size = payload_bytes(events)
+    if size > APPEND_BYTES_MAX:
+        raise LimitExceeded(f"too much at once bytes={size} limit={APPEND_BYTES_MAX}; append less at a time")
+    return size

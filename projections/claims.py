@@ -76,16 +76,20 @@ class Claimant:
                     )
 
     async def _claim(self, key: ClaimKey, event: Event, schema: int) -> Receipt | None:
-        """Claim a number and append the event; None: somebody was faster, or we were too slow."""
+        """Claim a number and append the event; None: somebody was faster."""
         last_stamp = self._log.claims.last_stamp()
         write = Write("create", schema, claim=Claimed(key.number, last_stamp, self._writer.name))
         event = event._replace(meta={**(event.meta or {}), **write.meta()})
+        self._writer.require_storable(event)  # or the key would be claimed for what nobody can append
         claim = await self._log.claims.take(key, self._writer.name, event, last_stamp)
         if claim is None:
             return None
         receipt = await self._append(event)
-        if receipt.stamp > last_stamp:
-            return None
+        if receipt.stamp > last_stamp:  # we slept; somebody may have appended it in time, in our stead
+            raise Unavailable(
+                f"claimed, and appended too late collection={self._kind} key={event.key};"
+                " create it again: AlreadyExists says that somebody appended it in time"
+            )
         with suppress(LogStoreError):  # it is stored, whatever the view meets
             await self._view.wait_for(receipt)
         return receipt

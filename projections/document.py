@@ -15,7 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
@@ -31,6 +31,7 @@ from projections.query import Query, Where
 from projections.tombstone import Tombstone
 
 __all__ = [
+    "META",
     "OVERDUE",
     "Absent",
     "Claimed",
@@ -113,7 +114,7 @@ class Write(NamedTuple):
         if self.if_version is not None:
             fields["if_version"] = self.if_version
         if self.when:
-            fields["when"] = [list(clause) for clause in self.when]
+            fields["when"] = [list(map(_storable, clause)) for clause in self.when]
         if self.claim is not None:
             fields["claim"] = list(self.claim)
         return {META: fields}
@@ -123,15 +124,21 @@ class Write(NamedTuple):
         """Return the write that an event with this meta is; Rejected for what is none."""
         fields: Any = (meta or {}).get(META)
         match fields:
-            case {"do": str() as do, "schema": int() as schema} if do in _DO and schema > 0:
+            case {"do": str() as do, "schema": int() as schema} if do in _DO and _is_number(schema, 1):
                 pass
             case _:
                 raise Rejected("not written by a document store")
         if_version, when, claim = fields.get("if_version"), fields.get("when", ()), fields.get("claim")
+        if if_version is not None and not isinstance(if_version, str):
+            raise Rejected("not a version")
+        try:
+            Query.parse(when)
+        except InvalidArgument as error:
+            raise Rejected(f"not clauses: {error}") from error
         match claim:
             case None:
                 claimed = None
-            case (int() as number, int() as last_stamp, str() as claimant):
+            case (number, last_stamp, str() as claimant) if _is_number(number) and _is_number(last_stamp):
                 claimed = Claimed(number, last_stamp, claimant)
             case _:
                 raise Rejected("not a claim")
@@ -236,11 +243,12 @@ class CollectionFold(Projection):
         claim = _claim_of(state) if self.collection.unique else ()
         if self.collection.unique and write.do == "create":
             if write.claim is not None:
-                if claim and write.claim.number <= claim[0]:
-                    return state  # a copy: somebody appended it in the owner's stead, or the owner did
                 if event.stamp > write.claim.last_stamp:
                     raise Rejected(OVERDUE)
-                claim, writer = write.claim[:2], write.claim.claimant
+                if claim and write.claim.number <= claim[0]:
+                    return state  # a copy: somebody appended it in the owner's stead, or the owner did
+                last_stamp = max([write.claim.last_stamp, *claim[1:]])  # an earlier clock may have been ahead
+                claim, writer = (write.claim.number, last_stamp), write.claim.claimant
             elif write.schema >= self.collection.version:
                 raise Rejected("created without a claim, in a collection that is unique")
         before = version = None
@@ -266,7 +274,9 @@ def claim_of(row: Data | Tombstone | None) -> int:
 
 
 def inside(field: str) -> str:
-    """A document's field, or "-" and the field, as a field of its row."""
+    """A document's field, or "-" and the field, as a field of its row. What is no field stays none."""
+    if field.startswith("--"):
+        return field
     return f"-doc.{field[1:]}" if field.startswith("-") else f"doc.{field}"
 
 
@@ -276,6 +286,15 @@ def version_of(row: Data) -> str:
     if type(digest) is not bytes:
         raise Corrupt(f"not a document's row at={row['at']!r:.60}; run `logstore check`")
     return str(Version(writes, digest))
+
+
+def _storable(part: object) -> object:
+    """A part of a clause; ``in`` takes sets, the log does not."""
+    return list(part) if isinstance(part, Set) else part
+
+
+def _is_number(value: object, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
 def _clause(clause: Sequence[Any]) -> str:

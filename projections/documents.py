@@ -17,9 +17,9 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from logstore import Event, Log, Receipt, Writer, WriterSettings
 from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound
-from logstore.event import Data
+from logstore.event import Data, EventEncoder
 from projections.claims import Claimant
-from projections.document import Absent, Collection, Present, Write, inside, version_of
+from projections.document import META, Absent, Collection, Present, Write, inside, version_of
 from projections.model import PLAIN, Model, model_of
 from projections.patch import patch_between, thawed
 from projections.projection import Rejected
@@ -79,6 +79,7 @@ class Documents(Generic[T]):
         self.view = view
         self._writer_ = writer
         self._model = model
+        self._encoder = EventEncoder()
 
     def __repr__(self) -> str:
         return f"<Documents {self._collection!r} {len(self)}>"
@@ -158,6 +159,7 @@ class Documents(Generic[T]):
         InvalidArgument, Conflict (the guard), and what ``Writer.append`` does; if unique Unavailable where it is not
         known: create it again, and see.
         """
+        self._require_sound(key, type, meta)
         data = self._dump(document)
         write = Write("create", self._collection.version)
         await self._require_allowed(key, write, data, looked=False)
@@ -182,14 +184,18 @@ class Documents(Generic[T]):
     ) -> WriteReceipt:
         """Change fields of a document: by a patch (nested; None removes a field), or by a function.
 
-        The function gets a copy and changes it, or returns another; what differs becomes the patch. Fields that are not
-        in the patch are left to others. ``if_version``: only this version is changed; ``when``: clauses as of ``find``
+        The function gets a copy and changes it, or returns another; what differs becomes the patch (of a model: from
+        what the document is as a model, so neither its defaults nor what it does not know). Fields that are not in the
+        patch are left to others. ``if_version``: only this version is changed; ``when``: clauses as of ``find``
         that must hold. Both are judged where the event comes to stand, as the collection's guard is: ``settled`` on the
         receipt tells. ``blind``: do not look at what others wrote first; for fields that one process alone writes.
 
         Cost: a barrier (one GET for the roster and each open session, shared by concurrent calls), and an append.
         Raises NotFound, Conflict where that can be seen already; InvalidArgument; what ``Writer.append`` does.
         """
+        self._require_sound(key, type, meta, if_version)
+        if not callable(change) and not isinstance(change, Mapping):
+            raise InvalidArgument(f"a change is a patch or a function change={change!r:.60} {self._where(key)}")
         if looked := not blind or key not in self:
             await self.view.refresh()
         patch = change if isinstance(change, Mapping) else self._patch_by(key, change)
@@ -208,6 +214,7 @@ class Documents(Generic[T]):
         meta: Data | None = None,
     ) -> WriteReceipt:
         """Delete a document. Arguments, cost and errors are those of ``update``."""
+        self._require_sound(key, type, meta, if_version)
         if not blind:
             await self.view.refresh()
         write = Write("delete", self._collection.version, if_version, when)
@@ -247,13 +254,20 @@ class Documents(Generic[T]):
         row = self.view.get(key)
         if row is None:
             raise self._absent(key)
-        document = row["doc"]
-        copy = self._model.load(thawed(document))
+        copy, untouched = self._model.load(thawed(row["doc"])), self._model.load(row["doc"])
         changed = function(copy)
-        return patch_between(document, self._dump(copy if changed is None else changed))
+        return patch_between(self._dump(untouched), self._dump(copy if changed is None else changed))
 
     def _dump(self, document: T | Data) -> Data:
         return document if isinstance(document, Mapping) else self._model.dump(document)
+
+    def _require_sound(self, key: str, type: str, meta: Data | None, if_version: str | None = None) -> None:
+        """Raise InvalidArgument for what no event can have."""
+        self._encoder.encode(Event(self._collection.kind, key, type, None, meta))
+        if META in (meta or {}):
+            raise InvalidArgument(f"that name in meta is the store's own name={META} {self._where(key)}")
+        if if_version is not None and not isinstance(if_version, str):
+            raise InvalidArgument(f"a version is a text, as `version` returns if_version={if_version!r:.40}")
 
     async def _require_allowed(self, key: str, write: Write, data: Data | None, *, looked: bool) -> None:
         """Raise what stands against a write, before anything is appended. ``looked``: the view is at the tail.
@@ -273,13 +287,15 @@ class Documents(Generic[T]):
         row = self.view.get(key)
         before, version = (None, "") if row is None else (row["doc"], version_of(row))
         try:
-            self._collection.judge(before, version, write, data, self._writer.name)
+            after = self._collection.judge(before, version, write, data, self._writer.name)
         except Present as error:
             raise AlreadyExists(f"there is such a document {self._where(key)}; update it") from error
         except Absent as error:
             raise self._absent(key) from error
         except Rejected as error:
             raise Conflict(f"{write.do} refused: {error} {self._where(key)}; read it again, decide again") from error
+        if after is not None:
+            self._encoder.encode_data({"doc": after}, key, "row")  # or the fold would fail on it
 
     async def _append(self, key: str, write: Write, type: str, data: Data | None, meta: Data | None) -> Receipt:
         event = Event(self._collection.kind, key, type, data, {**(meta or {}), **write.meta()})
@@ -401,6 +417,6 @@ def _of_rows(where: Where) -> Where:
 
 
 def _of_rows_order(order_by: Sequence[str]) -> Sequence[str]:
-    if isinstance(order_by, str) or not all(isinstance(field, str) for field in order_by):
+    if not isinstance(order_by, (list, tuple)) or not all(isinstance(field, str) for field in order_by):
         return order_by
     return [inside(field) for field in order_by]

@@ -29,7 +29,13 @@ class Model(Generic[T]):
     dump: Callable[[T], Data]
 
 
-PLAIN: Model[Any] = Model(load=lambda document: document, dump=lambda document: document)
+def _mapping(document: object) -> Data:
+    if not isinstance(document, Mapping):
+        raise InvalidArgument(f"a document is a mapping document={document!r:.60}")
+    return document
+
+
+PLAIN: Model[Any] = Model(load=lambda document: document, dump=_mapping)
 
 
 def model_of(cls: type[T]) -> Model[T]:
@@ -42,10 +48,19 @@ def model_of(cls: type[T]) -> Model[T]:
     Deployment(status=1)
     """
     if hasattr(cls, "model_validate") and hasattr(cls, "model_dump"):
-        return Model(load=lambda document: cls.model_validate(thawed(document)), dump=_dumped)  # type: ignore[attr-defined]
+        return _checked(cls, lambda document: cls.model_validate(thawed(document)), _dumped)  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(cls):
-        return Model(load=lambda document: _made(cls, document), dump=dataclasses.asdict)
+        return _checked(cls, lambda document: _made(cls, document), dataclasses.asdict)
     raise InvalidArgument(f"a model is a dataclass or a pydantic model model={cls!r:.60}")
+
+
+def _checked(cls: type[T], load: Callable[[Data], T], dump: Callable[[Any], Data]) -> Model[T]:
+    def dump_of(document: T) -> Data:
+        if not isinstance(document, cls):
+            raise InvalidArgument(f"needs a {cls.__name__}, or a mapping document={document!r:.60}")
+        return dump(document)
+
+    return Model(load, dump_of)
 
 
 def _dumped(model: Any) -> Data:

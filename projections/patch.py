@@ -69,5 +69,8 @@ def thawed(value: Any) -> Any:
 
 
 def is_same(value: Any, other: Any) -> bool:
-    """Whether two values are stored alike: 1 is neither True nor 1.0."""
-    return bool(msgpack.packb(value, default=dict) == msgpack.packb(other, default=dict))
+    """Whether two values are stored alike: 1 is neither True nor 1.0. What cannot be stored is like nothing."""
+    try:
+        return bool(msgpack.packb(value, default=dict) == msgpack.packb(other, default=dict))
+    except (TypeError, ValueError, OverflowError):
+        return False

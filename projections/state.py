@@ -442,7 +442,7 @@ class State:
             self._verdicts.pop(_address(event), None)
             self._rejections.pop(_address(event), None)
         try:
-            before = None if state is None else decode_state(state, key)
+            before = None if state is None else decode_state(state, key, event.stamp)
             after = self._projection.apply(before, event)
             if after is None:
                 return None

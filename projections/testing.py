@@ -413,7 +413,7 @@ def _fold(projection: Projection, events: Sequence[StoredEvent], base: Rows | No
     for event in events:
         if event.kind not in projection.kinds:
             continue
-        before = None if event.key not in rows else decode_state(rows[event.key], event.key)
+        before = None if event.key not in rows else decode_state(rows[event.key], event.key, event.stamp)
         try:
             after = _apply(projection, before, event)
         except Rejected:
@@ -521,7 +521,7 @@ def _watching_calls() -> Iterator[None]:
 
 
 def _decoded(rows: Rows) -> Mapping[str, Data]:
-    return {key: decode_state(row, key) for key, row in sorted(rows.items())}
+    return {key: decode_state(row, key) or {} for key, row in sorted(rows.items())}
 
 
 def _plain(value: Any) -> Any:

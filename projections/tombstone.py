@@ -22,8 +22,8 @@ _DATA_START: Final = len(_HEAD) + 8
 class Tombstone(Mapping[str, Any]):
     """Return it from ``apply`` to delete a row and yet be told of it: it is the state of the next event of its key.
 
-    Nobody else sees it. It goes, without an event, when the watermark reaches the stamp ``until``: let nothing depend
-    on it that is stamped later. The projection says ``tombstones = True``.
+    Events stamped above ``until`` are not told of it, nobody else sees it, and it goes, without an event, when the
+    watermark reaches that stamp. The projection says ``tombstones = True``.
 
     >>> Tombstone({"claim": 3}, until=98304001)["claim"]
     3
@@ -64,11 +64,16 @@ def encode_state(state: Data, key: str, encoder: EventEncoder) -> bytes:
     return _HEAD + state.until.to_bytes(8, "big") + encoder.encode_data(dict(state), key, "state")
 
 
-def decode_state(row: bytes, key: str) -> Data:
-    """Return the row, or the tombstone, that these bytes are. Raises Corrupt naming ``key``."""
+def decode_state(row: bytes, key: str, stamp: int = 0) -> Data | None:
+    """Return the row, or the tombstone, that these bytes are to an event of this stamp; None: a tombstone that is over.
+
+    Raises Corrupt naming ``key``.
+    """
     where = f"key={key}"
     if not is_tombstone(row):
         return decode_data(row, where) or {}
+    if tombstone_until(row) < stamp:
+        return None
     data = decode_data(row[_DATA_START:], where)
     if data is None:
         raise Corrupt(f"a tombstone without data {where}; run `logstore check`")
