@@ -1,5 +1,6 @@
-"""Leading: one process at a time writes some kinds, in a session whose open entry says so. docs/rfcs/0011-transactions.md.
+"""Leading: one process at a time writes some kinds, in a session whose open entry says so.
 
+docs/rfcs/0011-transactions.md.
 A lead is taken by an exclusive entry in the roster, and kept by writing. One segment is under way at a time; what comes
 meanwhile goes into the next. Whoever takes over seals the session, so that its next slot says who leads: absent, we do.
 
@@ -153,8 +154,8 @@ class Lead:
         """Become the leader; return once the predecessor has ended and was read.
 
         Where another leads: ``standby`` waits until it has ended, or was silent for its seal time; ``takeover`` ends it
-        at once; else Conflict, unless it has been silent long enough already. Cost: to read to the tail, an entry; about
-        six requests to seal. Raises InvalidArgument where its kinds are led in other sets; ClockSkew, Missing,
+        at once; else Conflict, unless it has been silent long enough already. Cost: to read to the tail, an entry;
+        about six requests to seal. Raises InvalidArgument where its kinds are led in other sets; ClockSkew, Missing,
         Unavailable.
         """
         follower = await self._follow()
@@ -428,7 +429,7 @@ class Lead:
         self._closing = True
         self._wake.set()
         if self._pump is not None:
-            await asyncio.shield(self._pump)
+            await asyncio.wait([self._pump])
 
     # Being sure
 

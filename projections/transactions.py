@@ -1,0 +1,249 @@
+"""Transactions of a leader: over any number of documents, serializable, visible together.
+
+docs/rfcs/0011-transactions.md §3.
+A transaction locks what it gets, finds and writes, and keeps its writes to itself; the commit appends them together.
+What it asked by ``find`` it asks again at the commit: what came in between, unseen, is Conflict.
+
+Invariants:
+- What a transaction has seen is what is acknowledged, and its own writes; at its commit it still is.
+- Locks are had until the commit is acknowledged and visible, or given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from logstore import Event, Receipt
+from logstore.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from logstore.event import Data
+from logstore.lead import Lead
+from projections.document import Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
+from projections.locks import Locks
+from projections.patch import patch_between, thawed
+from projections.projection import Rejected
+from projections.query import Page, Where
+from projections.view import View
+
+__all__ = ["Shelf", "Transaction", "Transactions"]
+
+FINDS_MAX: Final = 20  # times a question is asked again, because what it found was locked by others meanwhile
+
+Change = Data | Callable[[dict[str, Any]], Data | None]
+Place = tuple[str, str]
+"""A document's kind and key."""
+
+
+class Shelf(NamedTuple):
+    """A collection, and the view of it."""
+
+    collection: Collection
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked of one kind, the transaction's own writes at the time, and what it found."""
+
+    kind: str
+    where: Where
+    order_by: Sequence[str]
+    limit: int | None
+    own: Mapping[str, Data | None]
+    keys: Sequence[str]
+
+
+class Transactions:
+    """The transactions of one leader."""
+
+    def __init__(self, lead: Lead, shelves: Mapping[str, Shelf], locks: Locks | None = None) -> None:
+        self.lead = lead
+        self.shelves = shelves
+        self.locks = locks or Locks()
+        self._under_way: dict[object, set[str]] = {}  # commits that are not visible yet, and the kinds they touch
+        self._arrived = asyncio.Event()
+
+    def begin(self) -> Transaction:
+        """Return a transaction to be entered by ``async with``."""
+        return Transaction(self)
+
+    async def commit(self, events: Sequence[Event], questions: Sequence[_Question]) -> Receipt | None:
+        """Append what a transaction wrote, if its questions have the answers that they had; None: it wrote nothing."""
+        asked = {question.kind for question in questions}
+        while any(asked & kinds for kinds in self._under_way.values()):
+            self._arrived.clear()
+            await self._arrived.wait()
+        for question in questions:
+            if self.ask(question).keys != question.keys:
+                raise Conflict(
+                    f"what a transaction had found is found otherwise now kind={question.kind}"
+                    f" where={list(question.where)!r:.100}; try again"
+                )
+        if not events:
+            await self.lead.confirm()
+            return None
+        token = object()
+        self._under_way[token] = {event.kind for event in events}
+        try:
+            receipt = await self.lead.append(events)
+            for kind in self._under_way[token]:
+                await self.shelves[kind].view.wait_for(receipt)
+        finally:
+            del self._under_way[token]
+            self._arrived.set()
+        return receipt
+
+    def ask(self, question: _Question) -> Page:
+        """What a question finds now."""
+        where, order_by = of_rows(question.where), of_rows_order(question.order_by)
+        own = {key: None if document is None else {"doc": document} for key, document in question.own.items()}
+        return self.shelves[question.kind].view.find_instead(where, order_by, question.limit, own)
+
+
+class Transaction:
+    """Reads and writes that happen together. Made by ``db.transaction()``, used as ``async with``.
+
+    Left without an error it commits; with one nothing is written. ``receipt``: of the commit, afterwards. What it waits
+    for is bounded: Conflict, from any method, means that another transaction was in the way; begin again.
+
+    >>> async def move(db, amount):
+    ...     async with db.transaction() as tx:
+    ...         a, b = await tx.get("Account", "a"), await tx.get("Account", "b")
+    ...         await tx.update("Account", "a", {"balance": a["balance"] - amount})
+    ...         await tx.update("Account", "b", {"balance": b["balance"] + amount})
+    """
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._locked: dict[Place, None] = {}
+        self._own: dict[Place, Data | None] = {}
+        self._events: list[Event] = []
+        self._questions: list[_Question] = []
+        self._entered = False
+        self.receipt: Receipt | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transaction locks={len(self._locked)} writes={len(self._events)}>"
+
+    async def __aenter__(self) -> Transaction:
+        self._transactions.lead.require()
+        self._entered = True
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        try:
+            if kind is None:
+                self.receipt = await self._transactions.commit(self._events, self._questions)
+        finally:
+            self._entered = False
+            for place in self._locked:
+                self._transactions.locks.release(place)
+
+    # Reading
+
+    async def get(self, kind: str, key: str) -> Data:
+        """Return a document, locked from now on; NotFound. Cost: none."""
+        document = await self._take(kind, key)
+        if document is None:
+            raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it")
+        return document
+
+    async def find(self, kind: str, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Page:
+        """Return the documents that match, in order, all of them locked from now on. Cost: as ``View.find``, twice."""
+        self._shelf(kind)
+        for _ in range(FINDS_MAX):
+            own = {key: document for (of, key), document in self._own.items() if of == kind}
+            question = _Question(kind, where, order_by, limit, own, ())
+            page = self._transactions.ask(question)
+            unlocked = [key for key in page.keys if (kind, key) not in self._locked]
+            if not unlocked:
+                self._questions.append(_Question(kind, where, order_by, limit, own, page.keys))
+                return page._replace(rows=[row["doc"] for row in page.rows])
+            for key in unlocked:
+                await self._lock((kind, key))
+        raise Conflict(f"what a transaction finds changes all the time kind={kind}; ask for less")
+
+    # Writing
+
+    async def create(
+        self, kind: str, key: str, document: Data, *, type: str = "created", meta: Data | None = None
+    ) -> None:
+        """Create a document; AlreadyExists."""
+        await self._write(Event(kind, key, type, document, meta), Write("create"))
+
+    async def update(
+        self,
+        kind: str,
+        key: str,
+        change: Change,
+        *,
+        type: str = "updated",
+        if_version: str | None = None,
+        when: Where = (),
+        meta: Data | None = None,
+    ) -> None:
+        """Change fields of a document, by a patch or a function, as ``Documents.update``; NotFound, Conflict."""
+        before = await self._take(kind, key)
+        if callable(change):
+            if before is None:
+                raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it")
+            copy = thawed(before)
+            changed = change(copy)
+            change = patch_between(before, copy if changed is None else changed)
+        await self._write(Event(kind, key, type, change, meta), Write("update", if_version=if_version, when=when))
+
+    async def delete(
+        self,
+        kind: str,
+        key: str,
+        *,
+        type: str = "deleted",
+        if_version: str | None = None,
+        when: Where = (),
+        meta: Data | None = None,
+    ) -> None:
+        """Delete a document; NotFound, Conflict."""
+        await self._write(Event(kind, key, type, None, meta), Write("delete", if_version=if_version, when=when))
+
+    async def _write(self, event: Event, write: Write) -> None:
+        kind, key = event.kind, event.key
+        before = await self._take(kind, key)
+        collection, view = self._shelf(kind)
+        write = write._replace(schema=collection.version)
+        row = view.get(key)
+        version = version_of(row) if row is not None and (kind, key) not in self._own else ""
+        try:
+            after = collection.judge(before, version, write, event.data, self._transactions.lead.name)
+        except Present as error:
+            raise AlreadyExists(f"there is such a document collection={kind} key={key!r:.80}; update it") from error
+        except Absent as error:
+            raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it") from error
+        except Rejected as error:
+            raise Conflict(f"{write.do} refused: {error} collection={kind} key={key!r:.80}") from error
+        self._events.append(event._replace(meta={**(event.meta or {}), **write.meta()}))
+        self._own[kind, key] = after
+
+    async def _take(self, kind: str, key: str) -> Data | None:
+        """A document as this transaction sees it, locked."""
+        await self._lock((kind, key))
+        if (kind, key) in self._own:
+            return self._own[kind, key]
+        row = self._shelf(kind).view.get(key)
+        return None if row is None else row["doc"]
+
+    async def _lock(self, place: Place) -> None:
+        if not self._entered:
+            raise InvalidArgument("this transaction is not open; use it inside its async with")
+        self._shelf(place[0])
+        if place not in self._locked:
+            await self._transactions.locks.take(place)
+            self._locked[place] = None
+
+    def _shelf(self, kind: str) -> Shelf:
+        shelf = self._transactions.shelves.get(kind)
+        if shelf is None:
+            open_ = sorted(self._transactions.shelves)
+            raise InvalidArgument(f"no such collection is open kind={kind!r:.40} open={open_}")
+        return shelf
