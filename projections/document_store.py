@@ -121,8 +121,8 @@ class DocumentStore:
                 await self._take_lead()
         except BaseException as error:
             await self._stack.aclose()
-            if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                raise error.exceptions[0] from None
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None  # one tells as much as all: they met the same log
             raise
         return self
 
