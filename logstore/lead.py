@@ -37,6 +37,7 @@ from logstore.errors import (
 )
 from logstore.event import Event, EventEncoder, payload_bytes
 from logstore.follower import Follower
+from logstore.frontier import OpenSession
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
@@ -170,8 +171,7 @@ class Lead:
                 break
         now_ms = self._clock.elapsed_ms()
         session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
-        if holder is not None:
-            await self._end_predecessor(follower, holder)
+        await self._end_predecessors(follower, opened.address)
         self._session = session
         self._pump = asyncio.create_task(self._run(), name=f"logstore lead {self.name}")
 
@@ -209,11 +209,20 @@ class Lead:
                 " wait as a standby, or take over from it"
             )
 
-    async def _end_predecessor(self, follower: Follower, holder: Address) -> None:
-        """Seal the predecessor at its tail, however often it is faster; return when its final was read."""
-        while (session := follower.frontier.sessions.get(holder)) is not None:
-            await seal_silent(session, self._objects, self._looks, self._stamps)
+    async def _end_predecessors(self, follower: Follower, own: Address) -> None:
+        """Seal whoever led before us at its tail, however often it is faster; return when its final was read.
+
+        They are several where one of them died between its entry and the end of its own predecessor, who leads on.
+        """
+        sessions = follower.frontier.sessions
+        while earlier := [sessions[address] for address in sessions if address < own and self._led(sessions[address])]:
+            for session in earlier:
+                await seal_silent(session, self._objects, self._looks, self._stamps)
             await follower.refresh()
+
+    def _led(self, session: OpenSession) -> bool:
+        exclusive = session.opened.exclusive
+        return exclusive is not None and exclusive.kinds == self.kinds
 
     # Appending
 
