@@ -445,8 +445,8 @@ class Lead:
     async def confirm(self) -> None:
         """Return once it is certain that this process led at some moment after the call; raise Fenced where it did not.
 
-        What it has acknowledged is then all there is. Concurrent calls share a request. Cost: one GET. Raises
-        Unavailable: nobody knows.
+        What it has acknowledged is then all there is. Concurrent calls share a request. Cost: one GET; two while a
+        commit that has landed is not answered. Raises Unavailable: nobody knows.
         """
         self.require()
         if self._confirming is None or self._confirming.done():
@@ -469,20 +469,26 @@ class Lead:
             self.require()
             session = self._session
             assert session is not None
-            slot = session.tip.slot
+            slot, sent_before = session.tip.slot, self._under_way is not None
             found = await self._objects.fetch_segment(session.id.segment_key(slot), remember=False)
-            mine = self._under_way
-            if found is None:
+            if sent_before and found is not None and self._is_ours(session, found):
+                slot += 1  # it may have won its slot before the call, and have been sealed above since
+                found = await self._objects.fetch_segment(session.id.segment_key(slot), remember=False)
+            if found is None or self._is_ours(session, found):  # if ours, it was sent after the call, and won its slot
                 if await self._looks.retired(session.id.chapter) is None:
                     return
                 self._fence("another took over, and the chapter is retired")
             elif found.sealed:
                 self._fence(f"another took over: it sealed our session key={_name(found)}")
-            elif not found.final and (session.tip.slot > slot or (mine is not None and mine.digest == found.digest)):
-                return  # our own commit, which won the slot after the call
             elif session is self._session:  # our own final: the next session says
                 self._moved.clear()
                 await self._moved.wait()
+
+    def _is_ours(self, session: _Session, found: Segment) -> bool:
+        """Whether it is a commit of ours, acknowledged or under way."""
+        mine = self._under_way
+        acknowledged = session.tip.slot > found.key.slot
+        return not found.final and (acknowledged or (mine is not None and mine.digest == found.digest))
 
 
 def _name(segment: Segment) -> str:

@@ -436,6 +436,22 @@ async def test_a_commit_under_way_at_a_takeover_that_lands_too_late_is_fenced(sc
 
 
 @directed
+async def test_a_commit_that_landed_long_ago_says_nothing_of_who_leads_now(scene: Scene) -> None:
+    """Its answer is late, a usurper sealed above it and serves: who asks now is told Fenced, not that it leads."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF)
+        gate = Gate()
+        a.script.on("create", "log/a/", gate.after)
+        commit = a.append("x")
+        await gate.met()
+        b = await t.lead("b", takeover=True)
+        await b.append("y")
+        assert await outcome(a.confirm()) == "Fenced"
+        gate.open()
+        assert await outcome(commit) == "stored"
+
+
+@directed
 async def test_confirming_while_a_commit_is_under_way(scene: Scene) -> None:
     """Landed or not, nobody has taken over: it leads, and says so without waiting for the commit."""
     async with troupe(scene) as t:
@@ -837,6 +853,47 @@ async def collect(scene: Scene, t: Troupe) -> None:
 
 
 DROPPING: Final[dict[str, Any]] = {"history": "drop", "grace_ms": GRACE_MS}
+
+
+@pytest.mark.parametrize("asks", ["confirm", "append", "heartbeat"])
+@directed
+async def test_a_leader_that_wakes_after_its_seal_was_collected(scene: Scene, asks: str) -> None:
+    """DESIGN §6: its next slot is absent, and that says nothing: Fenced, whatever it tries first."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF, opening=DROPPING)
+        await a.append("x")
+        a.machine.process.pause()
+        await collect(scene, t)
+        c = await t.lead("c", opening=DROPPING)
+        a.machine.process.resume()
+        if asks == "heartbeat":
+            await asyncio.sleep(5)
+        else:
+            assert await outcome(a.confirm() if asks == "confirm" else a.append("z")) == "Fenced"
+        with pytest.raises(Fenced):
+            a.lead.require()
+        for call in (a.append("w"), a.confirm()):
+            assert await outcome(call) == "Fenced"
+        await c.confirm()
+
+
+@directed
+async def test_a_commit_found_in_a_collected_chapter_does_not_prove_the_lead(scene: Scene) -> None:
+    """Sent after the call it won its slot, of a session that was over long ago."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=replace(DEAF, writer=WriterSettings(idle_ms=2_000)), opening=DROPPING)
+        await a.append("x")
+        a.machine.process.pause()
+        await collect(scene, t)
+        asking, answering = Gate(), Gate()
+        a.script.on("get", "log/a/", asking.before)
+        a.script.on("create", "log/a/", answering.after)
+        confirming = a.confirm()  # before anything that is late in that process
+        a.machine.process.resume()
+        await answering.met()
+        asking.open()
+        assert await outcome(confirming) == "Fenced"
+        answering.open()
 
 
 @directed
