@@ -480,7 +480,8 @@ class Lead:
                 self._fence("another took over, and the chapter is retired")
             elif found.sealed:
                 self._fence(f"another took over: it sealed our session key={_name(found)}")
-            elif session is self._session:  # our own final: the next session says
+            elif session is self._session:  # our own final: the next session says, unless the lead is lost
+                self.require()
                 self._moved.clear()
                 await self._moved.wait()
 

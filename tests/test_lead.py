@@ -468,6 +468,23 @@ async def test_confirming_while_a_commit_is_under_way(scene: Scene) -> None:
 
 
 @directed
+async def test_confirm_ends_when_the_lead_is_lost_meanwhile(scene: Scene) -> None:
+    """The commit under way comes to nothing that is known while its object is looked at: the caller hears of it."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF)
+        a.script.on("create", "log/a/", hang_after, times=10)
+        commit = a.append("x")
+        await asyncio.sleep(1.8)  # two deadlines of a second, and it is given up
+        gate = Gate()
+        a.script.on("get", "log/a/", gate.after)
+        confirming = a.confirm()
+        assert await outcome(commit) == "Unknown"
+        gate.open()
+        async with asyncio.timeout(100):
+            assert await outcome(confirming) == "Unavailable"
+
+
+@directed
 async def test_confirm_costs_one_get_and_is_shared(scene: Scene) -> None:
     """Calls that began before a request began share it; one that comes while it is under way gets the next."""
     async with troupe(scene) as t:
