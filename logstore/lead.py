@@ -125,6 +125,8 @@ class Lead:
         self._session: _Session | None = None
         self._under_way: Segment | None = None
         self._lost: LogStoreError | None = None
+        self._newest: Address = (0, 0)  # of the entries of our scope that this process has read
+        self._rolling_over = False
         self._beat_ms: int | None = None  # when to write an empty segment, though it is not due
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()  # to another session, or out of the lead
@@ -156,8 +158,8 @@ class Lead:
 
         Where another leads: ``standby`` waits until it has ended, or was silent for its seal time; ``takeover`` ends it
         at once; else Conflict, unless it has been silent long enough already. Cost: to read to the tail, an entry;
-        about six requests to seal. Raises InvalidArgument where its kinds are led in other sets; ClockSkew, Missing,
-        Unavailable.
+        about six requests to seal. Raises InvalidArgument where its kinds are led in other sets; Fenced where another
+        took over meanwhile; ClockSkew, Missing, Unavailable.
         """
         follower = await self._follow()
         while True:
@@ -173,6 +175,8 @@ class Lead:
         session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
         await self._end_predecessors(follower, opened.address)
         self._session = session
+        self._heed_newest()
+        self.require()
         self._pump = asyncio.create_task(self._run(), name=f"logstore lead {self.name}")
 
     def _holder(self, newest: Entry | None) -> Address | None:
@@ -298,13 +302,14 @@ class Lead:
 
     def learn(self, entry: Entry) -> None:
         """Take notice of an entry that this process has read: another's may succeed ours."""
-        session = self._session
-        if session is None or self._lost is not None or entry.address <= session.id[:2]:
-            return
-        if Scope(self.kinds, *session.id[:2]) in entry.scopes or not isinstance(entry.body, Open):
-            return
-        if entry.body.exclusive is not None and entry.body.writer != self.name:
-            self._fence(f"another process leads since entry={entry.address} writer={entry.body.writer}")
+        if Scope(self.kinds, *entry.address) in entry.scopes:
+            self._newest = entry.address
+            self._heed_newest()
+
+    def _heed_newest(self) -> None:
+        """End where another's entry succeeds ours. While we roll over it may be our own: then the post tells."""
+        if self._session is not None and not self._rolling_over and self._newest > self._session.id[:2]:
+            self._fence(f"another process leads since entry={self._newest}")
 
     def _fence(self, why: str) -> None:
         self._lose(Fenced(f"{why} kinds={list(self.kinds)}; stop serving"))
@@ -411,6 +416,7 @@ class Lead:
 
     async def _roll_over(self, session: _Session) -> None:
         """Go on in a new session, that succeeds this one before this one ends."""
+        self._rolling_over = True
         try:
             opened = await self._roster.post(partial(self._open_after, session.id[:2]))
             if opened is None:
@@ -424,6 +430,8 @@ class Lead:
         self._on_stored(session.id)
         now_ms = self._clock.elapsed_ms()
         self._session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
+        self._rolling_over = False
+        self._heed_newest()
         self._moved.set()
 
     async def _say_goodbye(self, session: _Session) -> None:

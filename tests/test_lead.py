@@ -330,6 +330,32 @@ async def test_a_takeover_ends_a_healthy_leader_at_once(scene: Scene, name: str)
         assert scene.ids() == ["x", "y", "w"]
 
 
+@pytest.mark.parametrize("name", ["b", "a"])
+@directed
+async def test_a_takeover_of_a_busy_leader_comes_to_its_end(scene: Scene, name: str) -> None:
+    """However fast it writes; each commit is either acknowledged and in the log, or Fenced and not in it."""
+    async with troupe(scene) as t:
+        a = await t.lead("a")
+        told: dict[str, str] = {}
+
+        async def busy(caller: int) -> None:
+            for number in range(2_000):
+                key = f"{caller}.{number}"
+                told[key] = await outcome(a.append(key))
+                if told[key] != "stored":
+                    return
+
+        working = [asyncio.create_task(busy(caller)) for caller in range(3)]
+        await asyncio.sleep(1)
+        b = await t.lead(name, takeover=True)
+        await asyncio.wait(working)
+        await b.append("last")
+        assert {"stored", "Fenced"} == set(told.values())
+        await asyncio.sleep(10)
+        assert sorted(scene.ids()) == sorted(["last", *(key for key, how in told.items() if how == "stored")])
+        assert scene.ids()[-1] == "last"
+
+
 @directed
 async def test_whom_a_dead_usurper_succeeded_is_ended_by_who_comes_next(scene: Scene) -> None:
     """A usurper dies between its entry and its seal: the next leader ends both, or two would lead at once."""
@@ -630,6 +656,24 @@ async def test_a_takeover_while_the_leader_rolls_over(scene: Scene, moment: str,
         await b.confirm()
         assert scene.ids() == ["x", "z"]
         assert all(valid for _, valid in exclusive_entries(scene))
+
+
+@directed
+async def test_an_entry_of_another_scope_read_while_rolling_over_fences_nobody(scene: Scene) -> None:
+    """Between its new entry and its new session a leader reads that others lead other kinds: what is that to it?"""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=OLD)
+        await a.append("x")
+        gate = Gate()
+        a.script.on("create", "log/a/", holding(scene, gate, entries=2), times=10_000)
+        await gate.met()
+        other = await t.lead("other", kinds=("Other",))
+        await asyncio.sleep(0.3)
+        gate.open()
+        await a.confirm()
+        await a.append("y")
+        await other.run(other.lead.append(of("z", kind="Other")))
+        assert scene.ids() == ["x", "y", "z"]
 
 
 @directed
