@@ -339,8 +339,7 @@ class Lead:
         since_ms, session.active_ms = session.active_ms, self._clock.elapsed_ms()
         self._under_way = segment
         try:
-            await self._store(session, segment, data)
-            await self._look_again(session, segment, since_ms)
+            await self._settle(session, segment, data, since_ms)
         except Fenced as error:
             self._fence(str(error))
             self._refuse_all(batches, error)
@@ -390,18 +389,25 @@ class Lead:
             if found.digest != segment.digest:
                 raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from error
 
-    async def _look_again(self, session: _Session, segment: Segment, since_ms: int) -> None:
-        """It is stored; but had we slept, a sealer may have ended the session below, or its chapter may be gone."""
+    async def _settle(self, session: _Session, segment: Segment, data: bytes, since_ms: int) -> None:
+        """As ``_store``; but had we slept, a sealer may have ended the session below, or its chapter may be gone."""
         slot = segment.key.slot
-        if slot and self._clock.elapsed_ms() - since_ms >= self._seal_ms:
-            below = await self._objects.fetch_segment(session.id.segment_key(slot - 1), remember=False)
-            if below is not None and below.final:
-                raise Fenced(f"another took over while this process slept key={_name(below)}")
-        record = await self._looks.retired(session.id.chapter)
+        refusal: LogStoreError | None = None
+        try:
+            await self._store(session, segment, data)
+            if slot and self._clock.elapsed_ms() - since_ms >= self._seal_ms:
+                below = await self._objects.fetch_segment(session.id.segment_key(slot - 1), remember=False)
+                if below is not None and below.final:
+                    raise Fenced(f"another took over while this process slept key={_name(below)}")
+        except (Fenced, NotStored, Missing) as error:
+            refusal = error
+        record = await self._looks.retired(session.id.chapter)  # what we found in a retired chapter proves nothing
         if record is not None:
             held = record.sessions.get(session.id.number)
             if held is None or held.slots <= slot:
                 raise Fenced(f"another took over, and the chapter is retired key={_name(segment)}")
+        elif refusal is not None:
+            raise refusal
 
     def _give_up(self, segment: Segment, batches: list[Batch], cause: LogStoreError) -> LogStoreError:
         """Nobody knows whether it is stored: so we do not know what we have acknowledged, and lead no more."""

@@ -958,6 +958,42 @@ async def test_a_commit_found_in_a_collected_chapter_does_not_prove_the_lead(sce
 
 
 @directed
+async def test_a_commit_that_lands_in_a_collected_chapter_is_fenced(scene: Scene) -> None:
+    """It won its slot, of a session that was over long ago."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF, opening=DROPPING)
+        await a.append("x")
+        gate = Gate()
+        a.script.on("create", "log/a/", gate.before, times=100)
+        commit = a.append("z")
+        await gate.met()
+        a.machine.process.pause()
+        await collect(scene, t)
+        gate.open()
+        await asyncio.sleep(1)
+        a.machine.process.resume()
+        assert await outcome(commit) == "Fenced"
+        assert await outcome(a.confirm()) == "Fenced"
+
+
+@directed
+async def test_a_commit_that_landed_before_its_chapter_was_collected_is_stored(scene: Scene) -> None:
+    """Its answer was lost; asleep for a grace, its own final then wins the empty slot: the record knows better."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF, opening=DROPPING)
+        await a.append("x")
+        a.script.on("create", "log/a/", hang_after, times=2)
+        commit = a.append("z")
+        await asyncio.sleep(0.3)
+        a.machine.process.pause()
+        await collect(scene, t)
+        a.machine.process.resume()
+        assert await outcome(commit) == "stored"
+        assert await outcome(a.append("w")) == "Fenced"
+        assert await outcome(a.confirm()) == "Fenced"
+
+
+@directed
 async def test_a_rolling_over_leader_that_slept_until_its_chapter_was_collected(scene: Scene) -> None:
     """It finds that another entry succeeded its own, though that chapter is gone."""
     async with troupe(scene) as t:
