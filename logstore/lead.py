@@ -348,6 +348,9 @@ class Lead:
             self._refuse_all(batches, error)
         except LogStoreError as error:
             self._lose(self._give_up(segment, batches, error))
+        except BaseException as error:
+            self._lose(self._give_up(segment, batches, Unavailable(f"the leader was stopped: {error!r:.100}")))
+            raise
         else:
             self._acknowledge(session, segment, len(data), batches)
         finally:
