@@ -49,7 +49,7 @@ class Locks:
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():
                 self.release(name)  # it came, too late for us
-            else:
+            elif waiter in waiters:  # else it was passed over as we left
                 waiters.remove(waiter)
             if isinstance(error, TimeoutError):
                 raise Conflict(
@@ -69,5 +69,5 @@ class Locks:
 
     def _check(self) -> None:
         """Assert what must hold between any two calls; for tests."""
-        # Nobody who waits has been let in, or has gone.
-        assert not any(waiter.done() for waiters in self._waiters.values() for waiter in waiters)
+        # Nobody who waits has been let in; who has gone but was not told yet may stand there still.
+        assert not any(w.done() and not w.cancelled() for waiters in self._waiters.values() for w in waiters)
