@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -69,8 +69,11 @@ class Transactions:
         """Return a transaction to be entered by ``async with``."""
         return Transaction(self)
 
-    async def commit(self, events: Sequence[Event], questions: Sequence[_Question]) -> Receipt | None:
-        """Append what a transaction wrote, if its questions have the answers that they had; None: it wrote nothing."""
+    async def commit(self, events: Sequence[Event], questions: Sequence[_Question]) -> asyncio.Task[Receipt] | None:
+        """Append what a transaction wrote, if its questions have the answers that they had; None: it wrote nothing.
+
+        From here on nobody can call it off: what is returned ends once it is known, and visible, what became of it.
+        """
         asked = {question.kind for question in questions}
         while any(asked & kinds for kinds in self._under_way.values()):
             self._arrived.clear()
@@ -84,11 +87,14 @@ class Transactions:
         if not events:
             await self.lead.confirm()
             return None
-        token = object()
-        self._under_way[token] = {event.kind for event in events}
+        token, kinds = object(), {event.kind for event in events}
+        self._under_way[token] = kinds
+        return asyncio.create_task(self._store(events, kinds, token))
+
+    async def _store(self, events: Sequence[Event], kinds: Set[str], token: object) -> Receipt:
         try:
             receipt = await self.lead.append(events)
-            for kind in self._under_way[token]:
+            for kind in kinds:
                 await self.shelves[kind].view.wait_for(receipt)
         finally:
             del self._under_way[token]
@@ -106,7 +112,8 @@ class Transaction:
     """Reads and writes that happen together. Made by ``db.transaction()``, used as ``async with``.
 
     Left without an error it commits; with one nothing is written. ``receipt``: of the commit, afterwards. What it waits
-    for is bounded: Conflict, from any method, means that another transaction was in the way; begin again.
+    for is bounded: Conflict, from any method, means that another transaction was in the way; begin again. Cancelled
+    within, nothing is written; cancelled while it commits, all of it or nothing.
 
     >>> async def move(db, amount):
     ...     async with db.transaction() as tx:
@@ -133,13 +140,23 @@ class Transaction:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        self._entered = False
+        storing = None
         try:
             if kind is None:
-                self.receipt = await self._transactions.commit(self._events, self._questions)
+                storing = await self._transactions.commit(self._events, self._questions)
+                if storing is not None:
+                    self.receipt = await asyncio.shield(storing)
         finally:
-            self._entered = False
-            for place in self._locked:
-                self._transactions.locks.release(place)
+            if storing is None or storing.done():
+                self._release()
+            else:  # who waited was cancelled; nobody may see these documents before it is known what they are
+                storing.add_done_callback(lambda _: self._release())
+
+    def _release(self) -> None:
+        for place in self._locked:
+            self._transactions.locks.release(place)
+        self._locked.clear()
 
     # Reading
 
