@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from logstore import Event, Receipt
-from logstore.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound, Unavailable
 from logstore.event import Data
 from logstore.lead import Lead
 from projections.document import Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
@@ -29,6 +29,7 @@ from projections.view import View
 
 __all__ = ["Shelf", "Transaction", "Transactions"]
 
+OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 FINDS_MAX: Final = 20  # times a question is asked again, because what it found was locked by others meanwhile
 
 Change = Data | Callable[[dict[str, Any]], Data | None]
@@ -64,6 +65,7 @@ class Transactions:
         self.locks = locks or Locks()
         self._under_way: dict[object, set[str]] = {}  # commits that are not visible yet, and the kinds they touch
         self._arrived = asyncio.Event()
+        self._broken: Exception | None = None  # a view that does not show what is stored
 
     def begin(self) -> Transaction:
         """Return a transaction to be entered by ``async with``."""
@@ -74,10 +76,12 @@ class Transactions:
 
         From here on nobody can call it off: what is returned ends once it is known, and visible, what became of it.
         """
+        self.require()
         asked = {question.kind for question in questions}
         while any(asked & kinds for kinds in self._under_way.values()):
             self._arrived.clear()
             await self._arrived.wait()
+            self.require()
         for question in questions:
             if self.ask(question).keys != question.keys:
                 raise Conflict(
@@ -95,11 +99,38 @@ class Transactions:
         try:
             receipt = await self.lead.append(events)
             for kind in kinds:
-                await self.shelves[kind].view.wait_for(receipt)
+                await self._show(kind, receipt)
         finally:
             del self._under_way[token]
             self._arrived.set()
         return receipt
+
+    async def _show(self, kind: str, receipt: Receipt) -> None:
+        """Return once a view shows what is stored, though the store does not answer for a while.
+
+        What is stored is acknowledged whatever the view meets; but with a view that is behind nothing more is judged.
+        """
+        while True:
+            try:
+                return await self.shelves[kind].view.wait_for(receipt)
+            except Unavailable as error:
+                try:
+                    self.lead.require()
+                except LogStoreError:
+                    self._broken = error
+                    return None
+                await asyncio.sleep(OUTAGE_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next one is told
+                self._broken = error
+                return None
+
+    def require(self) -> None:
+        """Raise what keeps this process from serving, if anything does that it knows of."""
+        self.lead.require()
+        if self._broken is not None:
+            raise Unavailable(
+                f"this leader's own view cannot go on cause={self._broken!r:.200}; open the store again"
+            ) from self._broken
 
     def ask(self, question: _Question) -> Page:
         """What a question finds now."""
@@ -135,7 +166,7 @@ class Transaction:
         return f"<Transaction locks={len(self._locked)} writes={len(self._events)}>"
 
     async def __aenter__(self) -> Transaction:
-        self._transactions.lead.require()
+        self._transactions.require()
         self._entered = True
         return self
 

@@ -457,6 +457,53 @@ async def test_cancelled_while_it_commits_nobody_sees_what_was_before(scene: Sce
 
 
 @directed
+async def test_a_commit_that_cannot_be_seen_yet_keeps_its_locks(scene: Scene) -> None:
+    """It is stored, but the view cannot be brought there while nothing is answered: nobody reads what was before."""
+    machine = scene.machine("web")
+    async with leading(machine, settings=DEAF) as db:
+        docs = db.collection("Doc")
+        await docs.create("a", {"n": 1})
+        async with scene.machine("other").open(quick()) as log, log.writer("w") as writer:
+            await writer.append(Event("Else", "e", "changed", {}))  # an entry that the leader has not read
+            view, wait_for = docs.view, docs.view.wait_for
+            failures = 3
+
+            async def fail_first(receipt: Receipt, timeout: float | None = None) -> None:
+                nonlocal failures
+                failures -= 1
+                if failures >= 0:
+                    raise Unavailable("the disk is full")
+                await wait_for(receipt, timeout)
+
+            view.wait_for = fail_first  # type: ignore[method-assign]  # what a full disk does
+            first = asyncio.create_task(docs.update("a", {"n": 2}))
+            await asyncio.sleep(0.5)
+            second = asyncio.create_task(docs.modify("a", lambda doc: {"n": doc["n"] + 1}))
+            await first
+            await second
+            assert failures < 0
+        assert docs.get("a") == {"n": 3}
+
+
+@directed
+async def test_a_leader_whose_view_is_over_serves_no_more(scene: Scene) -> None:
+    """What is stored is acknowledged; with a view that does not show it nothing more is judged."""
+    async with leading(scene.machine("web")) as db:
+        docs = db.collection("Doc")
+        await docs.create("a", {"n": 1})
+
+        async def fail(_receipt: Receipt, timeout: float | None = None) -> None:
+            raise MemoryError
+
+        docs.view.wait_for = fail  # type: ignore[method-assign,assignment]  # what no memory does
+        await docs.update("a", {"n": 2})
+        for call in (docs.update("a", {"n": 3}), docs.create("b", {})):
+            with pytest.raises(Unavailable, match="view"):
+                await call
+    assert await stored(scene) == {"a": {"n": 2}}
+
+
+@directed
 async def test_a_commit_that_is_not_stored_changed_nothing(scene: Scene) -> None:
     """NotStored: the view shows what was before, no lock is left, and the next one is judged on that."""
     machine = scene.machine("web")
