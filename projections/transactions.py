@@ -159,15 +159,18 @@ class Transaction:
         self._own: dict[Place, Data | None] = {}
         self._events: list[Event] = []
         self._questions: list[_Question] = []
-        self._entered = False
+        self._begun = self._entered = False
+        self._locking = asyncio.Lock()
         self.receipt: Receipt | None = None
 
     def __repr__(self) -> str:
         return f"<Transaction locks={len(self._locked)} writes={len(self._events)}>"
 
     async def __aenter__(self) -> Transaction:
+        if self._begun:
+            raise InvalidArgument("a transaction is used once; begin another: db.transaction()")
         self._transactions.require()
-        self._entered = True
+        self._begun = self._entered = True
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
@@ -200,6 +203,7 @@ class Transaction:
 
     async def find(self, kind: str, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Page:
         """Return the documents that match, in order, all of them locked from now on. Cost: as ``View.find``, twice."""
+        self._require_open()
         self._shelf(kind)
         for _ in range(FINDS_MAX):
             own = {key: document for (of, key), document in self._own.items() if of == kind}
@@ -282,12 +286,19 @@ class Transaction:
         return None if row is None else row["doc"]
 
     async def _lock(self, place: Place) -> None:
+        self._shelf(place[0])
+        async with self._locking:  # two tasks of one transaction must not wait for each other
+            self._require_open()
+            if place not in self._locked:
+                await self._transactions.locks.take(place)
+                if not self._entered:  # it ended meanwhile, and gave up what it had then
+                    self._transactions.locks.release(place)
+                self._require_open()
+                self._locked[place] = None
+
+    def _require_open(self) -> None:
         if not self._entered:
             raise InvalidArgument("this transaction is not open; use it inside its async with")
-        self._shelf(place[0])
-        if place not in self._locked:
-            await self._transactions.locks.take(place)
-            self._locked[place] = None
 
     def _shelf(self, kind: str) -> Shelf:
         shelf = self._transactions.shelves.get(kind)

@@ -225,6 +225,40 @@ async def test_limits(scene: Scene) -> None:
 
 
 @directed
+async def test_a_transaction_outside_of_its_with(scene: Scene) -> None:
+    """Before, after, and twice: InvalidArgument; nothing is written by it."""
+    async with leading(scene.machine("web")) as db:
+        tx = db.transaction()
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: tx.get("Doc", "a"),
+            lambda: tx.find("Doc"),
+            lambda: tx.find("Doc", [("n", "==", 99)]),
+            lambda: tx.create("Doc", "a", {}),
+            lambda: tx.update("Doc", "a", {}),
+            lambda: tx.delete("Doc", "a"),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidArgument, match="not open"):
+                await call()
+        async with tx:
+            await tx.create("Doc", "b", {"n": 1})
+        for call in calls:
+            with pytest.raises(InvalidArgument, match="not open"):
+                await call()
+        with pytest.raises(InvalidArgument, match="once"):
+            async with tx:
+                pass
+        with pytest.raises(InvalidArgument, match="once"):
+            async with db.transaction() as tx, tx:
+                pass
+        assert free(db)
+    assert await appended(scene) == ["b"]
+    with pytest.raises((InvalidArgument, Unavailable)):
+        async with db.transaction():
+            pass
+
+
+@directed
 async def test_a_document_store_that_does_not_lead_has_no_transactions(scene: Scene) -> None:
     """Shared, or reading only; and a collection is written in its own mode."""
     async with leading(scene.machine("web")) as led, scene.machine("other").open(quick()) as log:
@@ -381,6 +415,36 @@ async def test_write_skew_is_impossible(scene: Scene) -> None:
         gate.open()
         assert sorted(await both) == ["Conflict", "done"]
         assert len(db.collection("Doc")) + len(db.collection("Sum")) == 1
+
+
+@directed
+async def test_what_still_waits_for_a_lock_when_its_transaction_ends_leaves_none(scene: Scene) -> None:
+    """One of two gathered calls fails, the transaction ends; the other's lock comes later, and is given back."""
+    async with leading(scene.machine("web")) as db:
+        for key in "ab":
+            await db.collection("Doc").create(key, {"n": 1})
+        began = asyncio.Event()
+
+        async def hold() -> None:
+            async with db.transaction() as tx:
+                await tx.get("Doc", "a")
+                began.set()
+                await asyncio.sleep(1)
+
+        holding = asyncio.create_task(hold())
+        await began.wait()
+        late: list[asyncio.Task[Any]] = []
+        with pytest.raises(ValueError, match="mine"):
+            async with db.transaction() as tx:
+                late.append(asyncio.create_task(tx.get("Doc", "a")))
+                await tx_sleep()
+                raise ValueError("mine")
+        await holding
+        with pytest.raises(InvalidArgument, match="not open"):
+            await late[0]
+        assert free(db)
+        async with asyncio.timeout(1):
+            await db.collection("Doc").update("a", {"n": 2})
 
 
 async def tx_sleep() -> None:
