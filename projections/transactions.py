@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple
 
 from logstore import Event, Receipt
 from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound, Unavailable
-from logstore.event import Data
+from logstore.event import Data, EventEncoder
 from logstore.lead import Lead
-from projections.document import Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
+from projections.document import META, Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
 from projections.locks import Locks
 from projections.patch import patch_between, thawed
 from projections.projection import Rejected
@@ -63,6 +63,7 @@ class Transactions:
         self.lead = lead
         self.shelves = shelves
         self.locks = locks or Locks()
+        self.encoder = EventEncoder()
         self._under_way: dict[object, set[str]] = {}  # commits that are not visible yet, and the kinds they touch
         self._arrived = asyncio.Event()
         self._broken: Exception | None = None  # a view that does not show what is stored
@@ -198,7 +199,7 @@ class Transaction:
         """Return a document, locked from now on; NotFound. Cost: none."""
         document = await self._take(kind, key)
         if document is None:
-            raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it")
+            raise NotFound(f"there is no such document {_where(kind, key)}; create it")
         return document
 
     async def find(self, kind: str, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Page:
@@ -223,6 +224,9 @@ class Transaction:
         self, kind: str, key: str, document: Data, *, type: str = "created", meta: Data | None = None
     ) -> None:
         """Create a document; AlreadyExists."""
+        self._require_sound(Event(kind, key, type, None, meta))
+        if not isinstance(document, Mapping):
+            raise InvalidArgument(f"a document is a mapping document={document!r:.60} {_where(kind, key)}")
         await self._write(Event(kind, key, type, document, meta), Write("create"))
 
     async def update(
@@ -237,10 +241,13 @@ class Transaction:
         meta: Data | None = None,
     ) -> None:
         """Change fields of a document, by a patch or a function, as ``Documents.update``; NotFound, Conflict."""
+        self._require_sound(Event(kind, key, type, None, meta), if_version)
+        if not callable(change) and not isinstance(change, Mapping):
+            raise InvalidArgument(f"a change is a patch or a function change={change!r:.60} {_where(kind, key)}")
         before = await self._take(kind, key)
         if callable(change):
             if before is None:
-                raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it")
+                raise NotFound(f"there is no such document {_where(kind, key)}; create it")
             copy = thawed(before)
             changed = change(copy)
             change = patch_between(before, copy if changed is None else changed)
@@ -257,7 +264,16 @@ class Transaction:
         meta: Data | None = None,
     ) -> None:
         """Delete a document; NotFound, Conflict."""
+        self._require_sound(Event(kind, key, type, None, meta), if_version)
         await self._write(Event(kind, key, type, None, meta), Write("delete", if_version=if_version, when=when))
+
+    def _require_sound(self, event: Event, if_version: str | None = None) -> None:
+        """Raise InvalidArgument for what no write can have."""
+        self._transactions.encoder.encode(event)
+        if META in (event.meta or {}):
+            raise InvalidArgument(f"that name in meta is the store's own name={META} {_where(event.kind, event.key)}")
+        if if_version is not None and not isinstance(if_version, str):
+            raise InvalidArgument(f"a version is a text, as `version` returns if_version={if_version!r:.40}")
 
     async def _write(self, event: Event, write: Write) -> None:
         kind, key = event.kind, event.key
@@ -269,11 +285,13 @@ class Transaction:
         try:
             after = collection.judge(before, version, write, event.data, self._transactions.lead.name)
         except Present as error:
-            raise AlreadyExists(f"there is such a document collection={kind} key={key!r:.80}; update it") from error
+            raise AlreadyExists(f"there is such a document {_where(kind, key)}; update it") from error
         except Absent as error:
-            raise NotFound(f"there is no such document collection={kind} key={key!r:.80}; create it") from error
+            raise NotFound(f"there is no such document {_where(kind, key)}; create it") from error
         except Rejected as error:
-            raise Conflict(f"{write.do} refused: {error} collection={kind} key={key!r:.80}") from error
+            raise Conflict(f"{write.do} refused: {error} {_where(kind, key)}") from error
+        if after is not None:
+            self._transactions.encoder.encode_data({"doc": after}, key, "row")  # or the fold would fail on it
         self._events.append(event._replace(meta={**(event.meta or {}), **write.meta()}))
         self._own[kind, key] = after
 
@@ -306,3 +324,7 @@ class Transaction:
             open_ = sorted(self._transactions.shelves)
             raise InvalidArgument(f"no such collection is open kind={kind!r:.40} open={open_}")
         return shelf
+
+
+def _where(kind: str, key: str) -> str:
+    return f"collection={kind} key={key!r:.80}"
