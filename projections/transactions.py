@@ -197,7 +197,8 @@ class Transaction:
 
     async def get(self, kind: str, key: str) -> Data:
         """Return a document, locked from now on; NotFound. Cost: none."""
-        document = await self._take(kind, key)
+        await self._lock((kind, key))
+        document = self._see(kind, key)
         if document is None:
             raise NotFound(f"there is no such document {_where(kind, key)}; create it")
         return document
@@ -227,7 +228,8 @@ class Transaction:
         self._require_sound(Event(kind, key, type, None, meta))
         if not isinstance(document, Mapping):
             raise InvalidArgument(f"a document is a mapping document={document!r:.60} {_where(kind, key)}")
-        await self._write(Event(kind, key, type, document, meta), Write("create"))
+        await self._lock((kind, key))
+        self._write(Event(kind, key, type, document, meta), Write("create"))
 
     async def update(
         self,
@@ -244,14 +246,17 @@ class Transaction:
         self._require_sound(Event(kind, key, type, None, meta), if_version)
         if not callable(change) and not isinstance(change, Mapping):
             raise InvalidArgument(f"a change is a patch or a function change={change!r:.60} {_where(kind, key)}")
-        before = await self._take(kind, key)
+        await self._lock((kind, key))
+        before = self._see(kind, key)
         if callable(change):
             if before is None:
                 raise NotFound(f"there is no such document {_where(kind, key)}; create it")
             copy = thawed(before)
             changed = change(copy)
+            if changed is not None and not isinstance(changed, Mapping):
+                raise InvalidArgument(f"a document is a mapping returned={changed!r:.60} {_where(kind, key)}")
             change = patch_between(before, copy if changed is None else changed)
-        await self._write(Event(kind, key, type, change, meta), Write("update", if_version=if_version, when=when))
+        self._write(Event(kind, key, type, change, meta), Write("update", if_version=if_version, when=when))
 
     async def delete(
         self,
@@ -265,7 +270,8 @@ class Transaction:
     ) -> None:
         """Delete a document; NotFound, Conflict."""
         self._require_sound(Event(kind, key, type, None, meta), if_version)
-        await self._write(Event(kind, key, type, None, meta), Write("delete", if_version=if_version, when=when))
+        await self._lock((kind, key))
+        self._write(Event(kind, key, type, None, meta), Write("delete", if_version=if_version, when=when))
 
     def _require_sound(self, event: Event, if_version: str | None = None) -> None:
         """Raise InvalidArgument for what no write can have."""
@@ -275,9 +281,9 @@ class Transaction:
         if if_version is not None and not isinstance(if_version, str):
             raise InvalidArgument(f"a version is a text, as `version` returns if_version={if_version!r:.40}")
 
-    async def _write(self, event: Event, write: Write) -> None:
+    def _write(self, event: Event, write: Write) -> None:
         kind, key = event.kind, event.key
-        before = await self._take(kind, key)
+        before = self._see(kind, key)
         collection, view = self._shelf(kind)
         write = write._replace(schema=collection.version)
         row = view.get(key)
@@ -295,9 +301,8 @@ class Transaction:
         self._events.append(event._replace(meta={**(event.meta or {}), **write.meta()}))
         self._own[kind, key] = after
 
-    async def _take(self, kind: str, key: str) -> Data | None:
-        """A document as this transaction sees it, locked."""
-        await self._lock((kind, key))
+    def _see(self, kind: str, key: str) -> Data | None:
+        """A document that is locked, as this transaction sees it."""
         if (kind, key) in self._own:
             return self._own[kind, key]
         row = self._shelf(kind).view.get(key)

@@ -204,6 +204,21 @@ BAD: Final[list[tuple[str, Callable[[Transaction], Awaitable[None]]]]] = [
 ]
 
 
+@pytest.mark.parametrize(("what", "mistake"), BAD, ids=[what for what, _ in BAD])
+@directed
+async def test_bad_arguments(scene: Scene, what: str, mistake: Callable[[Transaction], Awaitable[None]]) -> None:
+    """InvalidArgument, at the latest at the commit; nothing is written, and the leader goes on."""
+    async with leading(scene.machine("web")) as db:
+        await db.collection("Doc").create("a", {"n": 1})
+        with pytest.raises(InvalidArgument):
+            async with db.transaction() as tx:
+                await tx.create("Doc", "other", {})
+                await mistake(tx)
+        assert free(db)
+        await db.collection("Doc").update("a", {"n": 2})
+    assert await stored(scene) == {"a": {"n": 2}}, what
+
+
 @directed
 async def test_limits(scene: Scene) -> None:
     """More than one append takes is LimitExceeded at the commit, in whole; just as much is not."""
@@ -415,6 +430,28 @@ async def test_write_skew_is_impossible(scene: Scene) -> None:
         gate.open()
         assert sorted(await both) == ["Conflict", "done"]
         assert len(db.collection("Doc")) + len(db.collection("Sum")) == 1
+
+
+@directed
+async def test_two_tasks_of_one_transaction_do_not_wait_for_each_other(scene: Scene) -> None:
+    """Both ask for a document that another transaction has: when that is done, both have it."""
+    async with leading(scene.machine("web")) as db:
+        await db.collection("Doc").create("a", {"n": 1})
+        began = asyncio.Event()
+
+        async def hold() -> None:
+            async with db.transaction() as tx:
+                await tx.get("Doc", "a")
+                began.set()
+                await asyncio.sleep(1)
+
+        holding = asyncio.create_task(hold())
+        await began.wait()
+        async with asyncio.timeout(3), db.transaction() as tx:
+            await asyncio.gather(*(tx.update("Doc", "a", lambda doc: {"n": doc["n"] + 1}) for _ in range(2)))
+        await holding
+        assert db.collection("Doc").get("a") == {"n": 3}
+        assert free(db)
 
 
 @directed
