@@ -297,7 +297,7 @@ async def test_a_document_store_that_does_not_lead_has_no_transactions(scene: Sc
             {"writer": "w", "collections": [DOC], "mode": "both"},
         ):
             with pytest.raises(InvalidArgument):
-                DocumentStore.open(log, **arguments)  # type: ignore[arg-type]  # mistakes
+                DocumentStore.open(log, **arguments)
     with pytest.raises(InvalidArgument):
         Collection("X", unique=True, exclusive=True)
 

@@ -42,7 +42,9 @@ from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
 from projections.view import View
-from tests.simulation.world import CHANCE, LATE_MS, Circumstances
+from tests.simulation.documents import DocumentWorld
+from tests.simulation.leaders import LeaderWorld
+from tests.simulation.world import CHANCE, LATE_MS, Circumstances, World
 
 __all__ = ["BUGS", "Bug", "planted"]
 
@@ -51,8 +53,8 @@ __all__ = ["BUGS", "Bug", "planted"]
 class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
-    ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
-    where servers write documents.
+    ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``, ``leaders``:
+    it shows where servers write documents, or lead.
     """
 
     breaks: tuple[str, ...]
@@ -63,6 +65,12 @@ class Bug:
     new: str
     circumstances: Circumstances = CHANCE
     documents: bool = False
+    leaders: bool = False
+
+    @property
+    def world(self) -> type[World]:
+        """In what kind of worlds it shows."""
+        return LeaderWorld if self.leaders else DocumentWorld if self.documents else World
 
     def caught_by(self, problems: list[str]) -> list[str]:
         """Those of the problems that tell of this bug."""
