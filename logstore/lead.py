@@ -18,7 +18,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock
@@ -249,6 +249,7 @@ class Lead:
         await self._buffer.enter(len(events), size)
         self.require()
         batch = self._buffer.put(encoded, size)
+        batch.waiter.add_done_callback(_hear)
         self._wake.set()
         return await asyncio.shield(batch.waiter)
 
@@ -468,10 +469,12 @@ class Lead:
         self.require()
         if self._confirming is None or self._confirming.done():
             self._confirming = asyncio.create_task(self._look_whether_we_lead())
+            self._confirming.add_done_callback(_hear)
             task = self._confirming
         else:  # that one began before this call
             if self._next_confirming is None:
                 self._next_confirming = asyncio.create_task(self._confirm_after(self._confirming))
+                self._next_confirming.add_done_callback(_hear)
             task = self._next_confirming
         await asyncio.shield(task)
         self.require()
@@ -512,3 +515,9 @@ class Lead:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _hear(answer: asyncio.Future[Any]) -> None:
+    """Whoever waits for an answer may be cancelled: then nobody else hears what became of it, and nobody need."""
+    if not answer.cancelled():
+        answer.exception()

@@ -151,10 +151,10 @@ class Collection:
     """Documents of one kind. Two processes that use a collection declare it alike.
 
     ``indexes``: as those of a projection. ``unique``: creation answers at once which of many callers has won, for one
-    request more; keys have at most 200 bytes then. ``exclusive``: written by one leader at a time, in
-    transactions; a kind is exclusive or shared for ever. ``owners``: who alone may write a field, as a writer's name or
-    a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must not be; None stands for
-    no document. ``version``: raise it when ``unique``, owners, the guard, or what a document looks like, change;
+    request more; keys have at most 200 bytes then. ``exclusive``: written by one leading process at a time, in
+    transactions; a kind is exclusive or shared for ever. ``owners``: who alone may write a field, as a writer's name
+    or a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must not be; None stands
+    for no document. ``version``: raise it when ``unique``, owners, the guard, or what a document looks like, change;
     ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one up to date.
 
     >>> Collection("Deployment", indexes=[Index("project_id", "-updated_at")])

@@ -186,7 +186,12 @@ class Transaction:
             if storing is None or storing.done():
                 self._release()
             else:  # who waited was cancelled; nobody may see these documents before it is known what they are
-                storing.add_done_callback(lambda _: self._release())
+                storing.add_done_callback(self._end_unwatched)
+
+    def _end_unwatched(self, storing: asyncio.Task[Receipt]) -> None:
+        if not storing.cancelled():
+            storing.exception()  # nobody is there to be told
+        self._release()
 
     def _release(self) -> None:
         for place in self._locked:

@@ -1004,3 +1004,32 @@ async def test_a_rolling_over_leader_that_slept_until_its_chapter_was_collected(
         a.machine.process.resume()
         await asyncio.sleep(5)
         assert await outcome(a.append("w")) == "Fenced"
+
+
+# Nobody listens ----------------------------------------------------------------------------------
+
+
+@directed
+async def test_whoever_is_cancelled_leaves_no_complaint(scene: Scene) -> None:
+    """Confirming, or committing: what comes of it afterwards, an error too, is nobody's."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=DEAF)
+        asked, sent = Gate(), Gate()
+        a.script.on("get", "log/a/", asked.before)
+        calls = [a.confirm(), a.confirm()]
+        await asked.met()
+        calls.append(a.confirm())
+        a.script.on("create", "log/a/", sent.before)
+        commit = a.append("x")
+        await sent.met()
+        await asyncio.sleep(0.01)
+        for call in (*calls, commit):
+            call.cancel()
+        await asyncio.wait([*calls, commit])
+        await t.lead("b", takeover=True)
+        asked.open()
+        sent.open()
+        await asyncio.sleep(5)
+        assert scene.ids() == []
+        with pytest.raises(Fenced):
+            a.lead.require()

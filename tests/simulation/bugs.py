@@ -26,6 +26,7 @@ from logstore.chapter import Chapter
 from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
+from logstore.lead import Lead
 from logstore.log import Log
 from logstore.looks import Looks
 from logstore.needs import Needs
@@ -41,6 +42,7 @@ from projections.documents import Documents
 from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
+from projections.transactions import Transaction, Transactions
 from projections.view import View
 from tests.simulation.documents import DocumentWorld
 from tests.simulation.leaders import LeaderWorld
@@ -53,8 +55,8 @@ __all__ = ["BUGS", "Bug", "planted"]
 class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
-    ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``, ``leaders``:
-    it shows where servers write documents, or lead.
+    ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
+    where servers write documents; ``leaders``: where they lead.
     """
 
     breaks: tuple[str, ...]
@@ -362,6 +364,89 @@ BUGS: dict[str, Bug] = {
         "if subscription.has_told_all:",
         "if True:",
         documents=True,
+    ),
+    "a leader serves before it has read to its predecessor's end": Bug(
+        ("P6", "P7", "Corrupt"),
+        0,
+        Lead,
+        "acquire",
+        "await self._end_predecessors(follower, opened.address)",
+        "in_background(self._end_predecessors(follower, opened.address))",
+        leaders=True,
+    ),
+    "a predecessor that was faster is let be": Bug(
+        ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", leaders=True
+    ),
+    "confirmed without asking": Bug(
+        ("P7",), 0, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
+    ),
+    "confirmed by a commit that was sent before": Bug(
+        ("P7",), 0, Lead, "_look_whether_we_lead", "if sent_before and", "if False and", leaders=True
+    ),
+    "confirmed in a chapter that may be retired": Bug(
+        ("P7",),
+        3,
+        Lead,
+        "_look_whether_we_lead",
+        "if await self._looks.retired(session.id.chapter) is None:",
+        "if True:",
+        NAPS,
+        leaders=True,
+    ),
+    "who rolls over succeeds whoever leads by now": Bug(
+        ("P6", "P7"),
+        0,
+        Lead,
+        "_roll_over",
+        "partial(self._open_after, session.id[:2])",
+        "lambda tail: self._open_after(self._holder(tail), tail)",
+        leaders=True,
+    ),
+    "what another's seal refused is stored": Bug(
+        ("P1", "P6", "P7"),
+        0,
+        Lead,
+        "_store",
+        'raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from None',
+        "return",
+        leaders=True,
+    ),
+    "a commit is acknowledged before it is stored": Bug(
+        ("P1", "P6", "P7", "Corrupt"),
+        0,
+        Lead,
+        "_store",
+        "await self._objects.create(_name(segment), data)",
+        "in_background(self._objects.create(_name(segment), data))",
+        leaders=True,
+    ),
+    "a commit that was given up was not stored": Bug(
+        ("P6",),
+        0,
+        Lead,
+        "_store",
+        "sealed = await create_final",
+        "raise NotStored('given up') from error\n        sealed = await create_final",
+        LATE_CREATIONS,
+        leaders=True,
+    ),
+    "locks are given up when the commit begins": Bug(
+        ("P6", "P7"),
+        0,
+        Transaction,
+        "__aexit__",
+        "if storing is not None:",
+        "self._release()\n            if storing is not None:",
+        leaders=True,
+    ),
+    "a question is not asked again": Bug(
+        ("P7",), 0, Transactions, "commit", "for question in questions:", "for question in ():", leaders=True
+    ),
+    "who is cancelled while it commits gives up its locks": Bug(
+        ("P6", "P7"), 0, Transaction, "__aexit__", "if storing is None or storing.done():", "if True:", leaders=True
+    ),
+    "what cannot be seen yet is given up": Bug(
+        ("P1", "P6", "P7"), 0, Transactions, "_store", "await self._show(kind, receipt)", "pass", leaders=True
     ),
 }
 
