@@ -1,7 +1,7 @@
 """Processes that start in milliseconds: one that has imported everything forks the others.
 
 ``python -m tests.zygote`` reads commands, a line of JSON each, and answers each with a line: ``spawn`` forks a process
-that runs ``write`` and says its id; ``wait`` waits for one and says how it ended. The children are processes like any
+that writes or leads, and says its id; ``wait`` waits for one and says how it ended. The children are processes like any
 other: they are killed, stopped and continued by signals.
 """
 
@@ -15,12 +15,13 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import logstore
 from logstore import Event, LogSettings, NotStored, RetrySettings, WriterSettings
+from tests.leading import lead
 
 DEADLINE_MS, IDLE_MS = 500, 200
 SEAL_MS = IDLE_MS + 4 * DEADLINE_MS
@@ -63,6 +64,9 @@ async def write(*, url: str, writer: str, life: str, callers: int, events: int, 
                 group.create_task(call())
 
 
+PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"write": write, "lead": lead}
+
+
 class Zygote:
     """The process that forks; used as a context manager, which ends it and all it has forked."""
 
@@ -84,9 +88,9 @@ class Zygote:
         self._process.stdout.close()
         self._process.wait()
 
-    def spawn(self, **arguments: Any) -> int:
-        """Start a writer; return its process id."""
-        pid = self._ask({"spawn": arguments})
+    def spawn(self, program: str = "write", **arguments: Any) -> int:
+        """Start a writer, or a leader; return its process id."""
+        pid = self._ask({"spawn": arguments, "program": program})
         self._alive.add(pid)
         return pid
 
@@ -120,12 +124,12 @@ def main() -> None:
     """Answer commands until stdin ends."""
     for command in _commands():
         match command:
-            case {"spawn": arguments}:
+            case {"spawn": arguments, "program": program}:
                 pid = os.fork()
                 if pid == 0:
                     status = 1
                     try:
-                        asyncio.run(write(**arguments))
+                        asyncio.run(PROGRAMS[program](**arguments))
                         status = 0
                     except BaseException:  # noqa: BLE001 - whatever it was, the parent's loop must not go on in the child
                         traceback.print_exc()

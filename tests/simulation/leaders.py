@@ -62,7 +62,7 @@ class Told(Enum):
 class Deed:
     """One call of a client: what it read, whether it wrote, what it was told, and when."""
 
-    number: int
+    number: int | str
     process: str
     do: str
     called_s: float
@@ -244,7 +244,7 @@ class Leading:
 
     async def _serve(self, actor: Actor, db: DocumentStore) -> None:
         rng = actor.rng
-        for _ in range(rng.choice([5, 30, 100])):
+        for _ in range(rng.choice([5, 15, 40])):
             await asyncio.gather(*(self._request(actor, db) for _ in range(rng.choice([1, 2, 4]))))
             await actor.sleep(self._pause_s * rng.choice([0.1, 1, 1, 3]))
             if actor.stopping.is_set():
@@ -365,7 +365,7 @@ class LeaderWorld(World):
         self.unknowns: list[tuple[Deed, Unknown]] = []
         self.looks: list[tuple[int, str, dict[str, Data]]] = []
         self.terms = 0
-        usurps = rng.choice([0.0, 0.2, 0.5])
+        usurps = rng.choice([0.0, 0.3, 0.6])
         jobs: dict[str, Job] = {
             f"server{i}": Leading(
                 rng.choice(["web", f"w{i}"]), self, pause_s=rng.choice([0.1, 0.3]) * self.slower, usurps=usurps
