@@ -130,7 +130,7 @@ class Lead:
         self._beat_ms: int | None = None  # when to write an empty segment, though it is not due
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()  # to another session, or out of the lead
-        self._closing = False
+        self._acquired = self._closing = False
         self._pump: asyncio.Task[None] | None = None
         self._confirming: asyncio.Task[None] | None = None
         self._next_confirming: asyncio.Task[None] | None = None
@@ -143,6 +143,11 @@ class Lead:
     def address(self) -> Address | None:
         """The session that it leads by; None before it leads. Cost: none."""
         return self._session.id[:2] if self._session is not None else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has nothing left to do: closed, or lost. Cost: none."""
+        return (self._closing or self._lost is not None) and (self._pump is None or self._pump.done())
 
     def require(self) -> None:
         """Raise what ended it, if anything did that this process knows of. Cost: none."""
@@ -161,6 +166,9 @@ class Lead:
         about six requests to seal. Raises InvalidArgument where its kinds are led in other sets; Fenced where another
         took over meanwhile; ClockSkew, Missing, Unavailable.
         """
+        if self._acquired or self._closing:
+            raise InvalidArgument(f"a lead is acquired once writer={self.name}; make another: log.lead(…)")
+        self._acquired = True
         follower = await self._follow()
         while True:
             await follower.refresh()
@@ -433,7 +441,10 @@ class Lead:
                 self._fence("another process leads")
                 return
             if not session.ended:
-                await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
+                ended = await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
+                if ended is not None and not ended[0].final:
+                    self._fence(f"another writes in our session, a copy of this process key={_name(ended[0])}")
+                    return
         except LogStoreError as error:
             self._lose(Unavailable(f"could not go on in a new session, and leads no more: {error}"))
             return

@@ -373,6 +373,7 @@ class Log:
             seal_silent_now=self.seal,
             stored=self._take_own,
         )
+        self._leads = [known for known in self._leads if not known.is_over]
         self._leads.append(lead)
         return lead
 

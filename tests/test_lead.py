@@ -297,8 +297,18 @@ async def test_a_leads_arguments(scene: Scene) -> None:
             await lead.append(of("x") * (APPEND_EVENTS_MAX + 1))
         with pytest.raises(LimitExceeded):
             await lead.append([Event(KIND, "x", "changed", {"id": "x", "big": b"x" * (5 << 20)})] * 2)
+        with pytest.raises(InvalidArgument, match="once"):
+            await lead.acquire()
         await lead.aclose()
         await lead.aclose()
+        with pytest.raises(InvalidArgument, match="once"):
+            await lead.acquire(standby=True)
+        assert exclusive_entries(scene) == [("a", True)]
+        for _ in range(5):
+            again = log.lead("a", [KIND])
+            await again.acquire()
+            await again.aclose()
+        assert len(log._leads) == 1
         with pytest.raises((InvalidArgument, Unavailable)):
             await lead.append(of("x"))
         assert scene.ids() == []
@@ -696,6 +706,24 @@ async def test_confirm_waits_for_the_new_session_while_the_leader_rolls_over(sce
         await confirming
         await a.append("y")
         assert scene.ids() == ["x", "y"]
+
+
+@directed
+async def test_a_copy_of_a_leader_that_wrote_on_ends_it_as_it_rolls_over(scene: Scene) -> None:
+    """A machine was cloned with the leader in it: it finds the other's commit where it wanted its final."""
+    async with troupe(scene) as t:
+        a = await t.lead("a", settings=replace(OLD, follow=DEAF.follow))
+
+        async def meanwhile(carry: Carry) -> Any:
+            if len(exclusive_entries(scene)) == 2 and not scene.ids():
+                await scene.put_segment(*scene.session("a", 1), "of the copy")
+            return await carry()
+
+        a.script.on("create", "log/a/", meanwhile, times=10_000)
+        await until(lambda: bool(scene.ids()), 30)
+        await asyncio.sleep(1)
+        assert await outcome(a.append("x")) == "Fenced"
+        assert scene.ids() == ["of the copy"]
 
 
 # A commit that nobody answered -------------------------------------------------------------------
