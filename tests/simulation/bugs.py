@@ -85,6 +85,7 @@ SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0,
 WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
 NAPS = Circumstances(("long pause",), often_s=0.2, lasts_s=(60.0, 90.0), cut_off=0.5, policy="drop")
+SHORT_NAPS = Circumstances(("long pause",), often_s=0.5, lasts_s=(15.0, 20.0), cut_off=0.2, policy="drop")
 DROP = Circumstances(policy="drop")
 ARCHIVE = Circumstances(policy="archive")
 
@@ -380,22 +381,19 @@ BUGS: dict[str, Bug] = {
     "confirmed without asking": Bug(
         ("P7",), 0, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
     ),
-    "confirmed by a commit that was sent before": Bug(
-        ("P7",), 0, Lead, "_look_whether_we_lead", "if sent_before and", "if False and", leaders=True
-    ),
     "confirmed in a chapter that may be retired": Bug(
         ("P7",),
-        3,
+        0,
         Lead,
         "_look_whether_we_lead",
         "if await self._looks.retired(session.id.chapter) is None:",
         "if True:",
-        NAPS,
+        SHORT_NAPS,
         leaders=True,
     ),
     "who rolls over succeeds whoever leads by now": Bug(
         ("P6", "P7"),
-        0,
+        4,
         Lead,
         "_roll_over",
         "partial(self._open_after, session.id[:2])",
