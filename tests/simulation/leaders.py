@@ -46,6 +46,7 @@ DOCS: Final = tuple(f"d{i}" for i in range(3))
 MONEY: Final = 25  # in each account at first
 COLLECTIONS: Final = (Collection("Account", exclusive=True), Collection("Doc", exclusive=True))
 Forgivable: Final = (Unavailable, ClockSkew)
+RICH: Final = [("n", ">=", 2)]
 Place = tuple[str, str]
 
 
@@ -60,13 +61,17 @@ class Told(Enum):
 
 @dataclass(slots=True)
 class Deed:
-    """One call of a client: what it read, whether it wrote, what it was told, and when."""
+    """One call of a client: what it read, whether it wrote, what it was told, and when.
+
+    ``found``: which documents it was told are as ``RICH`` says.
+    """
 
     number: int | str
     process: str
     do: str
     called_s: float
     reads: list[tuple[Place, Data | None]] = field(default_factory=list)
+    found: frozenset[str] | None = None
     wrote: bool = False
     told: Told = Told.NOTHING
     ended_s: float = math.inf
@@ -152,6 +157,9 @@ def strictly_serializable(deeds: Sequence[Deed], annals: Annals) -> Iterator[str
         for place, document in deed.reads:
             if before.get(place) != document:
                 yield f"P7 {deed.id} {deed.do} read {place} as {document}, where it is in the order {before.get(place)}"
+        found = {key for (kind, key), document in before.items() if kind == "Doc" and document["n"] >= 2}
+        if deed.found not in {None, frozenset(found)}:
+            yield f"P7 {deed.id} {deed.do} found {deed.found}, where these match in the order: {found}"
     calls = sorted((deed.called_s, annals.at[deed.id]) for deed in written.values())
     first_called_after = [number for _, number in calls]
     for i in range(len(first_called_after) - 2, -1, -1):
@@ -262,7 +270,7 @@ class Leading:
             return
         deed = world.begin(actor, do)
         history, why = actor.stage.history, ""
-        patience_s = rng.expovariate(1 / 2) if rng.random() < 0.1 else None
+        patience_s = rng.choice([rng.expovariate(1 / 2), rng.uniform(0, 0.1)]) if rng.random() < 0.2 else None
         try:
             async with asyncio.timeout(patience_s):
                 await getattr(self, f"_{do}")(db, deed, rng)
@@ -312,6 +320,9 @@ class Leading:
 
     async def _write(self, db: DocumentStore, deed: Deed, rng: random.Random) -> None:
         async with db.transaction() as tx:
+            if rng.random() < 0.5:
+                deed.found = frozenset((await tx.find("Doc", RICH)).keys)
+                await asyncio.sleep(rng.choice([0, 0.05]))
             for key in rng.sample(DOCS, rng.choice([1, 1, 2])):
                 deed.wrote = True
                 document = {"n": rng.randrange(4), "by": deed.id}
