@@ -52,12 +52,14 @@ class Run:
     """The events of one segment from ``start`` on, next in the order.
 
     ``settled``: everything stamped below it has come. ``complete``: with it, also everything of its own stamp.
+    ``exclusive``: the kinds that its session alone writes.
     """
 
     segment: Segment
     start: int
     settled: bool
     complete: bool = True
+    exclusive: tuple[str, ...] = ()
 
     @property
     def indices(self) -> range:
@@ -82,9 +84,11 @@ class Run:
         keys, payloads, metas = columns.keys, columns.payloads, columns.metas
         kinds, kind_codes = columns.kind_names, columns.kind_codes
         types, type_codes = columns.type_names, columns.type_codes
+        exclusive = self.exclusive
         for index in indices:
-            yield StoredEvent(  # by position: naming twelve arguments costs as much again as the object
-                kinds[kind_codes[index] if kind_codes else 0],
+            kind = kinds[kind_codes[index] if kind_codes else 0]
+            yield StoredEvent(  # by position: naming thirteen arguments costs as much again as the object
+                kind,
                 keys[index],
                 types[type_codes[index] if type_codes else 0],
                 payloads[index],
@@ -95,6 +99,7 @@ class Run:
                 session,
                 first + index,
                 settled,
+                kind in exclusive,
             )
 
 
@@ -384,7 +389,10 @@ class _Merge:
             stream = self._streams[address]
             assert stream.head is not None
             self._course.reached = (stamp, address)
-            yield Run(stream.head, stream.taken, settled, sum(stamp == other for other, _ in heads) == 1)
+            complete = sum(stamp == other for other, _ in heads) == 1
+            opened = self._frontier.sessions[address].opened
+            kinds = opened.exclusive.kinds if opened.exclusive is not None else ()
+            yield Run(stream.head, stream.taken, settled, complete, kinds)
             self._frontier.take_segment(stream.head)
             stream.advance()
 

@@ -178,7 +178,8 @@ def _with_text_names(fields: dict[Any, Any]) -> Data:
 class StoredEvent:
     """An event as read back: what was appended, and where it stands in the log.
 
-    ``settled`` says whether its place in the total order was final when it was yielded.
+    ``settled`` says whether its place in the total order was final when it was yielded; ``exclusive``, whether it was
+    written by the leader of its kind.
 
     >>> async def example(log):
     ...     return [(event.key, event.order) async for event in log.read() if event.data and event.data["status"] == 1]
@@ -189,6 +190,7 @@ class StoredEvent:
         "_meta",
         "_payload",
         "chapter",
+        "exclusive",
         "key",
         "kind",
         "seq",
@@ -212,6 +214,7 @@ class StoredEvent:
         session: int,
         seq: int,
         settled: bool,
+        exclusive: bool = False,
     ) -> None:
         self.kind = kind
         self.key = key
@@ -225,6 +228,7 @@ class StoredEvent:
         self.session = session
         self.seq = seq
         self.settled = settled
+        self.exclusive = exclusive
 
     @property
     def order(self) -> tuple[int, int, int, int]:

@@ -38,6 +38,7 @@ from logstore.gone import decode_gone
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keeper import Keeper, KeepSettings
 from logstore.keys import STORE, ManifestKey, StageId, entry_key, retired_key, stage_gone_key, stages_prefix
+from logstore.lead import Lead
 from logstore.looks import Look, Looks, StoreTime
 from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
@@ -170,6 +171,7 @@ class Log:
         self._follower: Follower | None = None
         self._starting_follower = asyncio.Lock()
         self._writers: list[Writer] = []
+        self._leads: list[Lead] = []
 
     def __repr__(self) -> str:
         return f"<Log {self._store!r} writers={len(self._writers)} follower={self._follower!r}>"
@@ -185,6 +187,8 @@ class Log:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        for lead in self._leads:
+            await lead.aclose()
         for writer in self._writers:
             await writer.aclose()
         if self._follower is not None:
@@ -360,13 +364,7 @@ class Log:
         settings = settings or self._settings.writer
         if settings.linger_ms is None:
             settings = replace(settings, linger_ms=REMOTE_LINGER_MS if self._store.remote else 0)
-        beyond_idle_ms = CREATION_DEADLINES_BEFORE_SEAL * self._settings.retry.deadline_ms
-        idle_ms = max(settings.idle_ms, settings.idle_ms_max)
-        if self.identity.grace_ms < 4 * (2 * idle_ms + beyond_idle_ms):
-            raise InvalidArgument(
-                f"idle times are too long for this store's grace longest_idle_ms={idle_ms}"
-                f" grace_ms={self.identity.grace_ms}; grace must be 4 times the longest idle and seal time"
-            )
+        beyond_idle_ms = self._require_bearable(max(settings.idle_ms, settings.idle_ms_max))
         writer = Writer(
             name,
             objects=self._objects,
@@ -383,6 +381,43 @@ class Log:
         self._writers = [known for known in self._writers if not known.is_closed]
         self._writers.append(writer)
         return writer
+
+    def lead(self, name: str, kinds: Collection[str], settings: WriterSettings | None = None) -> Lead:
+        """Return the lead over some kinds, to be acquired: one process at a time has it. Cost: none.
+
+        A kind is led, or written by all, for ever. Raises InvalidArgument on a read-only log.
+        """
+        self._require_writable()
+        settings = settings or self._settings.writer
+        beyond_idle_ms = self._require_bearable(settings.idle_ms)
+        lead = Lead(
+            name,
+            kinds,
+            objects=self._objects,
+            roster=self._roster,
+            looks=self._looks,
+            stamps=self._stamps,
+            clock=self._clock,
+            rng=self._rng,
+            settings=settings,
+            seal_ms_beyond_idle=beyond_idle_ms,
+            follow=self._follow_from_tail,
+            seal_silent_now=self.seal,
+            stored=self._take_own,
+        )
+        self._leads = [known for known in self._leads if not known.is_over]
+        self._leads.append(lead)
+        return lead
+
+    def _require_bearable(self, idle_ms: int) -> int:
+        """How long after its idle time a session may be sealed; InvalidArgument where the grace is too short."""
+        beyond_idle_ms = CREATION_DEADLINES_BEFORE_SEAL * self._settings.retry.deadline_ms
+        if self.identity.grace_ms < 4 * (2 * idle_ms + beyond_idle_ms):
+            raise InvalidArgument(
+                f"idle times are too long for this store's grace longest_idle_ms={idle_ms}"
+                f" grace_ms={self.identity.grace_ms}; grace must be 4 times the longest idle and seal time"
+            )
+        return beyond_idle_ms
 
     def _require_writable(self) -> None:
         if self._read_only:
@@ -518,9 +553,13 @@ class Log:
 
     def _notice_entry(self, entry: Entry) -> None:
         self._roster.learn(entry)
+        for lead in self._leads:
+            lead.learn(entry)
         if isinstance(entry.body, Tick):
             for writer in self._writers:
                 writer.read_tick()
+            for lead in self._leads:
+                lead.read_tick()
 
     def now_ms(self) -> int:
         """The store's time as this process reckons it, in Unix milliseconds. Cost: none."""

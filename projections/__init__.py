@@ -21,7 +21,8 @@ a local file, one process's, and start from snapshots in the store. Not here: SQ
 from __future__ import annotations
 
 from projections.document import Collection
-from projections.documents import Documents, DocumentStore, WriteReceipt
+from projections.document_store import DocumentStore
+from projections.documents import Documents, WriteReceipt
 from projections.index import Index
 from projections.keep import KeepRound, keep
 from projections.past import PastView, diff
@@ -31,6 +32,7 @@ from projections.snapshots import drop
 from projections.state import Rejection, Verdict
 from projections.table import Change
 from projections.tombstone import Tombstone
+from projections.transactions import Transaction
 from projections.view import View, ViewStatistics
 from projections.watch import DocumentChange
 
@@ -55,6 +57,7 @@ __all__ = [
     "Collection",
     "Documents",
     "WriteReceipt",
+    "Transaction",
     "DocumentChange",
     # Who looks after them
     "keep",

@@ -44,6 +44,8 @@ __all__ = [
     "Write",
     "claim_of",
     "inside",
+    "of_rows",
+    "of_rows_order",
     "version_of",
 ]
 
@@ -149,11 +151,12 @@ class Collection:
     """Documents of one kind. Two processes that use a collection declare it alike.
 
     ``indexes``: as those of a projection. ``unique``: creation answers at once which of many callers has won, for one
-    request more; keys have at most 200 bytes then, 255 as escaped in names. ``owners``: who alone may write a field, as
-    a writer's name or a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must not
-    be; None stands for no document. ``version``: raise it when ``unique``, owners, the guard, or what a document looks
-    like, change; ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one up to
-    date. Make a collection unique when nobody writes by a lower version any more.
+    request more; keys have at most 200 bytes then, 255 as escaped in names. ``exclusive``: written by one leading
+    process at a time, in transactions; a kind is exclusive or shared for ever. ``owners``: who alone may write a field,
+    as a writer's name or a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must
+    not be; None stands for no document. ``version``: raise it when ``unique``, owners, the guard, or what a document
+    looks like, change; ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one
+    up to date. Make a collection unique when nobody writes by a lower version any more.
 
     >>> Collection("Deployment", indexes=[Index("project_id", "-updated_at")])
     Collection('Deployment', version=1)
@@ -165,6 +168,7 @@ class Collection:
         *,
         indexes: Sequence[Index] = (),
         unique: bool = False,
+        exclusive: bool = False,
         owners: Mapping[str, str] | None = None,
         guard: Guard | None = None,
         version: int = 1,
@@ -176,7 +180,10 @@ class Collection:
             raise InvalidArgument(f"a version is a number from 1 collection={kind} version={version!r:.40}")
         self.kind = kind
         self.indexes = tuple(indexes)
+        if unique and exclusive:
+            raise InvalidArgument(f"a leader's creations are unique anyway collection={kind}; leave out unique")
         self.unique = unique
+        self.exclusive = exclusive
         self.owners = dict(owners or {})
         self.guard = guard
         self.version = version
@@ -236,10 +243,12 @@ class CollectionFold(Projection):
         self.kinds = frozenset({collection.kind})
         self.indexes = tuple(Index(*map(inside, map(str, index.fields))) for index in collection.indexes)
         self.tombstones = collection.unique
-        self.tag = "unique" if collection.unique else ""
+        self.tag = "unique" if collection.unique else "exclusive" if collection.exclusive else ""
 
     def apply(self, state: Data | None, event: StoredEvent) -> Data | None:
         """Judge the write that ``event`` is, and return the row that it makes."""
+        if event.exclusive is not self.collection.exclusive:
+            raise Rejected(f"written as {'exclusive' if event.exclusive else 'shared'}, which this kind is not")
         write, writer = Write.parse(event.meta), event.writer
         claim = _claim_of(state) if self.collection.unique else ()
         if self.collection.unique and write.do == "create":
@@ -279,6 +288,21 @@ def inside(field: str) -> str:
     if field.startswith("--"):
         return field
     return f"-doc.{field[1:]}" if field.startswith("-") else f"doc.{field}"
+
+
+def of_rows(where: Where) -> Where:
+    """Clauses on documents, as clauses on their rows. Nonsense is left as it is: the query says what is wrong."""
+    try:
+        return [(inside(field), operator, value) for field, operator, value in where]
+    except (TypeError, ValueError, AttributeError):
+        return where
+
+
+def of_rows_order(order_by: Sequence[str]) -> Sequence[str]:
+    """An order of documents, as one of their rows."""
+    if not isinstance(order_by, (list, tuple)) or not all(isinstance(field, str) for field in order_by):
+        return order_by
+    return [inside(field) for field in order_by]
 
 
 def version_of(row: Data) -> str:

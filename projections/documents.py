@@ -1,4 +1,4 @@
-"""The document store: collections to write and to ask, over one log. Shared mode. docs/rfcs/0009-documents.md.
+"""A collection of documents, to write and to ask. docs/rfcs/0009-documents.md, 0011-transactions.md.
 
 A write is one event, appended after the view was brought to the tail; a read is the view. What a write is and who
 judges it is in ``document.py``; here is only when to look, when to append, and what to tell the caller.
@@ -10,25 +10,25 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from contextlib import suppress
+from typing import Any, Final, Generic, TypeVar
 
-from logstore import Event, Log, Receipt, Writer, WriterSettings
+from logstore import Event, Log, Receipt, Writer
 from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreError, NotFound
 from logstore.event import Data, EventEncoder
 from projections.claims import Claimant
-from projections.document import META, Absent, Collection, Present, Write, inside, version_of
-from projections.model import PLAIN, Model, model_of
+from projections.document import META, Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
+from projections.model import Model
 from projections.patch import patch_between, thawed
 from projections.projection import Rejected
 from projections.query import Page, Plan, Where
 from projections.state import Rejection
+from projections.transactions import Transaction, Transactions
 from projections.view import View
 from projections.watch import DocumentChange, watch
 
-__all__ = ["DocumentStore", "Documents", "WriteReceipt"]
+__all__ = ["Documents", "WriteReceipt"]
 
 T = TypeVar("T")
 MODIFY_ATTEMPTS_MAX: Final = 10
@@ -73,12 +73,22 @@ class Documents(Generic[T]):
     ...     return deployments.find(where=[("status", "==", 1)]).keys
     """
 
-    def __init__(self, collection: Collection, log: Log, view: View, writer: Writer | None, model: Model[T]) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        log: Log,
+        view: View,
+        model: Model[T],
+        *,
+        writer: Writer | None,
+        transactions: Transactions | None,
+    ) -> None:
         self._collection = collection
         self._log = log
         self.view = view
-        self._writer_ = writer
         self._model = model
+        self._writer_ = writer
+        self._transactions = transactions
         self._encoder = EventEncoder()
 
     def __repr__(self) -> str:
@@ -119,17 +129,17 @@ class Documents(Generic[T]):
 
         As ``View.find``, of documents.
         """
-        page = self.view.find(_of_rows(where), _of_rows_order(order_by), limit, cursor, settled=settled)
+        page = self.view.find(of_rows(where), of_rows_order(order_by), limit, cursor, settled=settled)
         load = self._model.load
         return page._replace(rows=[load(row["doc"]) for row in page.rows])  # type: ignore[misc]  # rows of the model
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many documents match. Cost: as ``View.count``."""
-        return self.view.count(_of_rows(where), settled=settled)
+        return self.view.count(of_rows(where), settled=settled)
 
     def explain(self, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Plan:
         """Return how ``find`` would go about it; a document's fields are below ``doc`` there. Cost: as ``find``'s."""
-        return self.view.explain(_of_rows(where), _of_rows_order(order_by), limit)
+        return self.view.explain(of_rows(where), of_rows_order(order_by), limit)
 
     def watch(self, where: Where = (), after: str | None = None) -> AsyncGenerator[DocumentChange, None]:
         """Yield what matches, as added, then each change: added, modified, removed. Never ends by itself.
@@ -139,7 +149,7 @@ class Documents(Generic[T]):
         is now, every document that anything later was about. Cost: none beyond what moves the view; going on costs what
         ``View.open(at=…)`` does. Raises InvalidArgument; StaleStore, Trimmed: watch without the token.
         """
-        return watch(self._log, self.view, _of_rows(where), after)
+        return watch(self._log, self.view, of_rows(where), after)
 
     def conflicts(self) -> AsyncGenerator[Rejection, None]:
         """Yield each write, by anyone, that changed nothing, once that is final; from this call on. As a view's."""
@@ -162,6 +172,10 @@ class Documents(Generic[T]):
         self._require_sound(key, type, meta)
         data = self._dump(document)
         write = Write("create", self._collection.version)
+        if self._collection.exclusive:
+            async with self._begin() as tx:
+                await tx.create(self._collection.kind, key, data, type=type, meta=meta)
+            return self._written(tx, write, key)
         await self._require_allowed(key, write, data, looked=False)
         if self._collection.unique:
             claimant = Claimant(self._log, self.view, self._writer, self._collection.kind)
@@ -196,10 +210,17 @@ class Documents(Generic[T]):
         self._require_sound(key, type, meta, if_version)
         if not callable(change) and not isinstance(change, Mapping):
             raise InvalidArgument(f"a change is a patch or a function change={change!r:.60} {self._where(key)}")
+        write = Write("update", self._collection.version, if_version, when)
+        if self._collection.exclusive:
+            async with self._begin() as tx:
+                before = await tx.get(self._collection.kind, key)
+                patch = change if isinstance(change, Mapping) else self._patch_of(before, change)
+                more: dict[str, Any] = {"type": type, "if_version": if_version, "when": when, "meta": meta}
+                await tx.update(self._collection.kind, key, patch, **more)
+            return self._written(tx, write, key)
         if looked := not blind or key not in self:
             await self.view.refresh()
         patch = change if isinstance(change, Mapping) else self._patch_by(key, change)
-        write = Write("update", self._collection.version, if_version, when)
         await self._require_allowed(key, write, patch, looked=looked)
         return WriteReceipt(await self._append(key, write, type, patch, meta), self.view, write, key)
 
@@ -215,9 +236,14 @@ class Documents(Generic[T]):
     ) -> WriteReceipt:
         """Delete a document. Arguments, cost and errors are those of ``update``."""
         self._require_sound(key, type, meta, if_version)
+        write = Write("delete", self._collection.version, if_version, when)
+        if self._collection.exclusive:
+            async with self._begin() as tx:
+                more: dict[str, Any] = {"type": type, "if_version": if_version, "when": when, "meta": meta}
+                await tx.delete(self._collection.kind, key, **more)
+            return self._written(tx, write, key)
         if not blind:
             await self.view.refresh()
-        write = Write("delete", self._collection.version, if_version, when)
         await self._require_allowed(key, write, None, looked=not blind)
         return WriteReceipt(await self._append(key, write, type, None, meta), self.view, write, key)
 
@@ -236,6 +262,8 @@ class Documents(Generic[T]):
         then, whenever another write came between. Cost: ``update`` and ``settled``, for each attempt. Raises Conflict
         when ``attempts_max`` were in vain, and what ``update`` does.
         """
+        if self._collection.exclusive:
+            return await self.update(key, function, type=type, meta=meta)
         attempt = 1
         while True:
             await self.view.refresh()
@@ -254,7 +282,10 @@ class Documents(Generic[T]):
         row = self.view.get(key)
         if row is None:
             raise self._absent(key)
-        copy, untouched = self._model.load(thawed(row["doc"])), self._model.load(row["doc"])
+        return self._patch_of(row["doc"], function)
+
+    def _patch_of(self, document: Data, function: Callable[[T], T | None]) -> Data:
+        copy, untouched = self._model.load(thawed(document)), self._model.load(document)
         changed = function(copy)
         return patch_between(self._dump(untouched), self._dump(copy if changed is None else changed))
 
@@ -304,6 +335,15 @@ class Documents(Generic[T]):
             await self.view.wait_for(receipt)
         return receipt
 
+    def _begin(self) -> Transaction:
+        if self._transactions is None:
+            raise InvalidArgument("this document store does not lead; open it with a writer, and mode='exclusive'")
+        return self._transactions.begin()
+
+    def _written(self, tx: Transaction, write: Write, key: str) -> WriteReceipt:
+        assert tx.receipt is not None, "it wrote"
+        return WriteReceipt(tx.receipt, self.view, write, key)
+
     @property
     def _writer(self) -> Writer:
         if self._writer_ is None:
@@ -315,108 +355,3 @@ class Documents(Generic[T]):
 
     def _where(self, key: str) -> str:
         return f"collection={self._collection.kind} key={key!r:.80}"
-
-
-class DocumentStore:
-    """Collections of documents over one log. Made by ``DocumentStore.open``, used as ``async with``.
-
-    >>> import logstore
-    >>> from projections import Collection
-    >>> async def example():
-    ...     async with (
-    ...         logstore.open("memory://doctest-documents") as log,
-    ...         DocumentStore.open(log, writer="web-1", collections=[Collection("Deployment")]) as db,
-    ...     ):
-    ...         deployments = db.collection("Deployment")
-    ...         await deployments.create("d-1", {"status": 0})
-    ...         await deployments.update("d-1", {"status": 1}, when=[("status", "==", 0)])
-    ...         return dict(deployments.get("d-1"))
-    >>> asyncio.run(example())
-    {'status': 1}
-    """
-
-    def __init__(
-        self, log: Log, writer: str | None, collections: Sequence[Collection], settings: WriterSettings | None
-    ) -> None:
-        self._log = log
-        self._writer_name = writer
-        self._settings = settings
-        self._collections = {collection.kind: collection for collection in collections}
-        if len(self._collections) < len(collections):
-            raise InvalidArgument(f"two collections have one kind collections={list(collections)!r:.200}")
-        self._views: dict[str, View] = {}
-        self._writer: Writer | None = None
-        self._stack = AsyncExitStack()
-
-    @classmethod
-    def open(
-        cls,
-        log: Log,
-        *,
-        writer: str | None = None,
-        collections: Sequence[Collection],
-        mode: Literal["shared"] = "shared",
-        settings: WriterSettings | None = None,
-    ) -> DocumentStore:
-        """Return a document store to be entered; entered, it shows everything acknowledged before.
-
-        ``writer``: under which name it writes; None: it only reads. Any number of processes may share a name.
-        Cost: a view per collection: a LIST and its snapshot, and reading what came since.
-        """
-        if mode != "shared":
-            raise InvalidArgument(f"no such mode mode={mode!r:.40}; use shared")
-        return cls(log, writer, collections, settings)
-
-    def __repr__(self) -> str:
-        return f"<DocumentStore writer={self._writer_name} collections={list(self._collections)}>"
-
-    async def __aenter__(self) -> DocumentStore:
-        try:
-            if self._writer_name is not None:
-                self._writer = await self._stack.enter_async_context(
-                    self._log.writer(self._writer_name, self._settings)
-                )
-            async with asyncio.TaskGroup() as group:
-                for collection in self._collections.values():
-                    group.create_task(self._open_view(collection))
-        except BaseException as error:
-            await self._stack.aclose()
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None  # one tells as much as all: they met the same log
-            raise
-        return self
-
-    async def _open_view(self, collection: Collection) -> None:
-        view = View.open(self._log, collection.fold(), follow=True)
-        self._views[collection.kind] = await self._stack.enter_async_context(view)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._stack.aclose()
-
-    @overload
-    def collection(self, kind: str) -> Documents[Any]: ...
-    @overload
-    def collection(self, kind: str, model: type[T]) -> Documents[T]: ...
-    def collection(self, kind: str, model: type[T] | None = None) -> Documents[Any]:
-        """Return a collection; its documents as mappings, or as objects of ``model``: a dataclass, a pydantic model.
-
-        Raises InvalidArgument for a kind that the store was not opened with, or before it was entered. Cost: none.
-        """
-        if kind not in self._views:
-            raise InvalidArgument(f"no such collection is open kind={kind!r:.40} open={sorted(self._views)}")
-        plan = PLAIN if model is None else model_of(model)
-        return Documents(self._collections[kind], self._log, self._views[kind], self._writer, plan)
-
-
-def _of_rows(where: Where) -> Where:
-    """Clauses on documents, as clauses on their rows. Nonsense is left as it is: the query says what is wrong."""
-    try:
-        return [(inside(field), operator, value) for field, operator, value in where]
-    except (TypeError, ValueError, AttributeError):
-        return where
-
-
-def _of_rows_order(order_by: Sequence[str]) -> Sequence[str]:
-    if not isinstance(order_by, (list, tuple)) or not all(isinstance(field, str) for field in order_by):
-        return order_by
-    return [inside(field) for field in order_by]

@@ -815,7 +815,7 @@ async def test_a_store_is_opened_right_or_not_at_all() -> None:
     """Modes that are not there, a kind twice, collections before it was entered, a projection that cannot be."""
     async with logstore.open(MemoryStore()) as log:
         with pytest.raises(InvalidArgument, match="mode"):
-            DocumentStore.open(log, collections=[DOC], mode="exclusive")  # type: ignore[arg-type]  # the mistake
+            DocumentStore.open(log, collections=[DOC], mode="alone")  # type: ignore[arg-type]  # the mistake
         with pytest.raises(InvalidArgument, match="one kind"):
             DocumentStore.open(log, collections=[DOC, Collection("Doc", version=2)])
         db = DocumentStore.open(log, collections=[DOC])

@@ -14,6 +14,7 @@ import pytest
 from tests.simulation.__main__ import run_with
 from tests.simulation.bugs import BUGS
 from tests.simulation.documents import DocumentWorld
+from tests.simulation.leaders import LeaderWorld
 from tests.simulation.world import World
 
 pytestmark = pytest.mark.simulate
@@ -39,7 +40,15 @@ def test_documents_are_what_their_writers_were_told(batch: int) -> None:
         assert problems == [], f"replay: python -m tests.simulation --documents --first {seed} --trace"
 
 
-@pytest.mark.parametrize("kind", [World, DocumentWorld])
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_what_clients_of_leaders_see_is_strictly_serializable(batch: int) -> None:
+    """Whoever leads, sleeps, dies or is taken over: what was acknowledged, refused, read fits one order of commits."""
+    for seed in range(batch * SEEDS_PER_BATCH, (batch + 1) * SEEDS_PER_BATCH):
+        problems = run_with(seed, kind=LeaderWorld).problems
+        assert problems == [], f"replay: python -m tests.simulation --leaders --first {seed} --trace"
+
+
+@pytest.mark.parametrize("kind", [World, DocumentWorld, LeaderWorld])
 def test_equal_seeds_give_equal_histories(kind: type[World]) -> None:
     """A world is a function of its seed: in one process, and in another that hashes text differently."""
     here = [run_with(7, kind=kind).digest, run_with(7, kind=kind).digest]

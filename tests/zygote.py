@@ -1,8 +1,8 @@
 """Processes that start in milliseconds: one that has imported everything forks the others.
 
 ``python -m tests.zygote`` reads commands, a line of JSON each, and answers each with a line: ``spawn`` forks a process
-that runs ``write``, or a job of ``tests.servers``, and says its id; ``wait`` waits for one and says how it ended. The
-children are processes like any other: they are killed, stopped and continued by signals.
+that runs ``write``, ``lead``, or a job of ``tests.servers``, and says its id; ``wait`` waits for one and says how it
+ended. The children are processes like any other: they are killed, stopped and continued by signals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import logstore
 from logstore import Event, LogSettings, NotStored, RetrySettings, WriterSettings
+from tests.leading import lead
 from tests.servers import JOBS
 
 DEADLINE_MS, IDLE_MS = 500, 200
@@ -119,7 +120,7 @@ def _commands() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Answer commands until stdin ends."""
-    jobs = {"write": write, **JOBS}
+    jobs = {"write": write, "lead": lead, **JOBS}
     for command in _commands():
         match command:
             case {"spawn": str(job), "arguments": arguments}:

@@ -21,6 +21,7 @@ from functools import partial
 
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.documents import DocumentWorld
+from tests.simulation.leaders import LeaderWorld
 from tests.simulation.world import Outcome, World, run
 
 PROBLEMS_SHOWN_MAX = 5
@@ -29,7 +30,7 @@ PROBLEMS_SHOWN_MAX = 5
 def main() -> int:
     """Do what the arguments say."""
     arguments = _parse()
-    kind = DocumentWorld if arguments.documents else World
+    kind = LeaderWorld if arguments.leaders else DocumentWorld if arguments.documents else World
     if arguments.trace:
         return _tell(arguments.first, arguments.bug, kind)
     began_s = time.perf_counter()
@@ -49,6 +50,7 @@ def main() -> int:
     if failed:
         print(
             f"replay one: python -m tests.simulation --first {failed[0]} --trace{' --documents' * arguments.documents}"
+            + " --leaders" * arguments.leaders
             + (f" --bug '{arguments.bug}'" if arguments.bug else "")
         )
     return int(bool(failed) is not bool(arguments.bug))
@@ -65,6 +67,7 @@ def _parse() -> argparse.Namespace:
         "--bug", choices=sorted(BUGS), help="plant this bug, and stop at the first seed that catches it"
     )
     parser.add_argument("--documents", action="store_true", help="worlds in which servers write documents")
+    parser.add_argument("--leaders", action="store_true", help="worlds in which one server at a time leads")
     parser.add_argument("--trace", action="store_true", help="tell everything that happened under the first seed")
     return parser.parse_args()
 
@@ -75,7 +78,7 @@ def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None)
     with planted(bug):
         if bug is None:
             return run(seed, kind=kind)
-        return run(seed, BUGS[bug].circumstances, DocumentWorld if BUGS[bug].documents else World)
+        return run(seed, BUGS[bug].circumstances, BUGS[bug].world)
 
 
 def _run_briefly(seed: int, bug: str | None, kind: type[World]) -> Outcome:

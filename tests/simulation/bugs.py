@@ -26,6 +26,7 @@ from logstore.chapter import Chapter
 from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
+from logstore.lead import Lead
 from logstore.log import Log
 from logstore.looks import Look
 from logstore.needs import Needs
@@ -41,8 +42,11 @@ from projections.documents import Documents
 from projections.snapshots import Snapshotter
 from projections.state import State
 from projections.table import Table
+from projections.transactions import Transaction, Transactions
 from projections.view import View
-from tests.simulation.world import CHANCE, LATE_MS, Circumstances
+from tests.simulation.documents import DocumentWorld
+from tests.simulation.leaders import LeaderWorld
+from tests.simulation.world import CHANCE, LATE_MS, Circumstances, World
 
 __all__ = ["BUGS", "Bug", "planted"]
 
@@ -52,7 +56,7 @@ class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
     ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
-    where servers write documents.
+    where servers write documents; ``leaders``: where they lead.
     """
 
     breaks: tuple[str, ...]
@@ -63,6 +67,12 @@ class Bug:
     new: str
     circumstances: Circumstances = CHANCE
     documents: bool = False
+    leaders: bool = False
+
+    @property
+    def world(self) -> type[World]:
+        """In what kind of worlds it shows."""
+        return LeaderWorld if self.leaders else DocumentWorld if self.documents else World
 
     def caught_by(self, problems: list[str]) -> list[str]:
         """Those of the problems that tell of this bug."""
@@ -75,6 +85,7 @@ SLEEP_WHILE_SENDING = Circumstances(("long pause",), often_s=0.5, lasts_s=(60.0,
 WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
 NAPS = Circumstances(("long pause",), often_s=0.2, lasts_s=(60.0, 90.0), cut_off=0.5, policy="drop")
+SHORT_NAPS = Circumstances(("long pause",), often_s=0.5, lasts_s=(15.0, 20.0), cut_off=0.2, policy="drop")
 DROP = Circumstances(policy="drop")
 ARCHIVE = Circumstances(policy="archive")
 
@@ -334,6 +345,83 @@ BUGS: dict[str, Bug] = {
         "later |= subscription.take_keys() if after is not None else set()",
         "later = set()",
         documents=True,
+    ),
+    "a leader serves before it has read to its predecessor's end": Bug(
+        ("P6", "P7", "Corrupt"),
+        0,
+        Lead,
+        "acquire",
+        "await self._end_predecessors(follower, opened.address)",
+        "pass",
+        leaders=True,
+    ),
+    "a predecessor that was faster is let be": Bug(
+        ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", leaders=True
+    ),
+    "confirmed without asking": Bug(
+        ("P7",), 0, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
+    ),
+    "confirmed in a chapter that may be retired": Bug(
+        ("P7",),
+        0,
+        Lead,
+        "_look_whether_we_lead",
+        "if await self._looks.retired(session.id.chapter) is None:",
+        "if True:",
+        SHORT_NAPS,
+        leaders=True,
+    ),
+    "who rolls over succeeds whoever leads by now": Bug(
+        ("P6", "P7"),
+        0,
+        Lead,
+        "_roll_over",
+        "partial(self._open_after, session.id[:2])",
+        "lambda tail: self._open_after(self._holder(tail), tail)",
+        leaders=True,
+    ),
+    "what another's seal refused is stored": Bug(
+        ("P1", "P6", "P7"),
+        0,
+        Lead,
+        "_store",
+        'raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from None',
+        "return",
+        leaders=True,
+    ),
+    "a commit is acknowledged before it is stored": Bug(
+        ("P1", "P6", "P7", "Corrupt"),
+        0,
+        Lead,
+        "_store",
+        "await self._objects.create(_name(segment), data)",
+        "in_background(self._objects.create(_name(segment), data))",
+        leaders=True,
+    ),
+    "a commit that was given up was not stored": Bug(
+        ("P6",),
+        0,
+        Lead,
+        "_store",
+        "sealed = await create_final",
+        "raise NotStored('given up') from error\n        sealed = await create_final",
+        LATE_CREATIONS,
+        leaders=True,
+    ),
+    "locks are given up when the commit begins": Bug(
+        ("P6", "P7"),
+        0,
+        Transaction,
+        "__aexit__",
+        "if storing is not None:",
+        "self._release()\n            if storing is not None:",
+        leaders=True,
+    ),
+    "a question is not asked again": Bug(
+        ("P7",), 2, Transactions, "commit", "for question in questions:", "for question in ():", leaders=True
+    ),
+    "who is cancelled while it commits gives up its locks": Bug(
+        ("P6", "P7"), 2, Transaction, "__aexit__", "if storing is None or storing.done():", "if True:", leaders=True
     ),
 }
 

@@ -12,7 +12,6 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -39,7 +38,7 @@ from tests.simulation.actors import Actor, Job
 from tests.simulation.truth import TrueEvent
 from tests.simulation.world import World
 
-__all__ = ["DocumentWorld"]
+__all__ = ["Auditing", "DocumentWorld"]
 
 KEYS: Final = tuple(f"d{i}" for i in range(4))
 SEATS: Final = tuple(f"s{i}" for i in range(3))
@@ -285,8 +284,11 @@ class Auditing:
     writes = False
     endures = True
 
-    def __init__(self, looks: list[tuple[int, str, dict[str, Data]]], *, pause_s: float) -> None:
+    def __init__(
+        self, looks: list[tuple[int, str, dict[str, Data]]], collections: Sequence[Collection], *, pause_s: float
+    ) -> None:
         self._looks = looks
+        self._collections = collections
         self._pause_s = pause_s
 
     async def work(self, actor: Actor, log: Log) -> None:
@@ -294,22 +296,20 @@ class Auditing:
         assert actor.process is not None
         while not actor.stopping.is_set():
             try:
-                async with DocumentStore.open(log, collections=COLLECTIONS) as db:
+                async with DocumentStore.open(log, collections=self._collections) as db:
                     for _ in range(actor.rng.randrange(5, 30)):
                         await actor.sleep(self._pause_s)
-                        for kind, keys in KINDS.items():
-                            await db.collection(kind).view.refresh()
-                            self._look(db.collection(kind), kind, keys)
+                        for collection in self._collections:
+                            await db.collection(collection.kind).view.refresh()
+                            self._look(db.collection(collection.kind), collection.kind)
                         if actor.stopping.is_set():
                             break
             except Trimmed as error:
                 actor.stage.history.trim(actor.process.name, str(error))
 
-    def _look(self, documents: Documents[Any], kind: str, keys: Sequence[str]) -> None:
-        rows = {}
-        for key in keys:
-            with suppress(NotFound):
-                rows[key] = documents.get(key, settled=True)
+    def _look(self, documents: Documents[Any], kind: str) -> None:
+        page = documents.find(settled=True)
+        rows = dict(zip(page.keys, page.rows, strict=True))
         self._looks.append((documents.view.watermark, kind, rows))
 
 
@@ -395,7 +395,7 @@ class DocumentWorld(World):
             )
             for i, watcher in enumerate(self.watchers)
         }
-        jobs["audit"] = Auditing(self.looks, pause_s=0.5 * self.slower)
+        jobs["audit"] = Auditing(self.looks, COLLECTIONS, pause_s=0.5 * self.slower)
         actors = [
             Actor(self.stage, name, self.dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
             for name, job in jobs.items()
