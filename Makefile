@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format test test-ceph demo bench bench-views simulate model clean
+.PHONY: help check format face test test-ceph demo bench bench-views simulate model clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ check: $(VENV)/.test ## formatting, lint, types
 format: $(VENV)/.test ## put files in form, mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+face: $(VENV)/.test ## the sync face written anew, after a change of the asyncio API
+	$(BIN)/python scripts/sync_face.py
 
 test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k writer" for a few)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable $(ARGS)

@@ -205,20 +205,33 @@ class Reader:
         return self._events
 
     async def _iterate(self) -> AsyncIterator[StoredEvent]:
+        async with aclosing(self.events_by_run()) as runs:
+            async for events in runs:
+                for event in events:
+                    yield event
+
+    async def events_by_run(self) -> AsyncGenerator[Iterator[StoredEvent], None]:
+        """The same, as an iterator of events for each run, to be exhausted before the next is asked for.
+
+        For who fetches runs in one place and takes their events in another, as the sync face does.
+        """
         try:
             async with aclosing(self.runs()) as runs:
                 async for run in runs:
-                    for event in _events(run, self._kinds):
-                        self._taken = event.seq - run.segment.first_sequence + 1
-                        self._last_order = event.order
-                        yield event
-                    self._taken = run.segment.count
+                    yield self._take(run)
         except BaseException:
             self._events = None  # interrupted, or out of reach: whoever iterates again goes on from here
             if self._run is not None and self._frontier is not None:
                 self._frontier.take_events(self._run.segment, self._taken)
                 self._run = None
             raise
+
+    def _take(self, run: Run) -> Iterator[StoredEvent]:
+        for event in _events(run, self._kinds):
+            self._taken = event.seq - run.segment.first_sequence + 1
+            self._last_order = event.order
+            yield event
+        self._taken = run.segment.count
 
     async def runs(self) -> AsyncGenerator[Run, None]:
         """The same, as runs of columns: no object per event, kinds not filtered.

@@ -36,7 +36,8 @@ LAYERS = {
         "rescue",
         "backup",
         "log",
-        "testing",
+        "testing background",
+        "sync",
     ),
     "projections": (
         "values spans patch decoded heap cachefile tombstone",
@@ -47,6 +48,7 @@ LAYERS = {
         "view testing",
         "claims watch keep",
         "documents demo",
+        "sync",
         "cli",
     ),
 }

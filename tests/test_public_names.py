@@ -10,11 +10,13 @@ import pytest
 
 import logstore
 import logstore.errors
+import logstore.sync
 import logstore.testing
 import projections
+import projections.sync
 import projections.testing
 
-WINDOWS = (logstore, logstore.testing, projections, projections.testing)
+WINDOWS = (logstore, logstore.sync, logstore.testing, projections, projections.sync, projections.testing)
 
 
 def shown(window: ModuleType) -> list[str]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -16,9 +18,10 @@ def mypy(file: Path) -> str:
     return subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, check=False).stdout
 
 
-def test_user_code_passes_strict(tmp_path: Path) -> None:
-    """What tests/typing/user_code.py shows is accepted, and one mistake in it is not."""
-    code = (ROOT / "tests/typing/user_code.py").read_text()
+@pytest.mark.parametrize("name", ["user_code", "sync_code"])
+def test_user_code_passes_strict(tmp_path: Path, name: str) -> None:
+    """What tests/typing/ shows is accepted, and one mistake in it is not."""
+    code = (ROOT / f"tests/typing/{name}.py").read_text()
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
     right.write_text(code)
     assert mypy(right).startswith("Success"), mypy(right)
