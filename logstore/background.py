@@ -28,7 +28,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
-from logstore.errors import InvalidArgument
+from logstore.errors import InvalidArgument, LogStoreError
 
 __all__ = ["Background", "Face", "Iteration", "inner", "iterate", "look", "wait"]
 
@@ -365,6 +365,7 @@ class Iteration(Generator[T, None, None]):
         self._within = within
         self._batch: Iterator[T] = iter(())
         self._step: _Call[Iterable[T] | None] | None = None
+        self._lock = threading.Lock()
         self._is_over = False
         self.is_interrupted = False  # ended by something else than its end
 
@@ -376,26 +377,29 @@ class Iteration(Generator[T, None, None]):
         while True:
             for item in self._batch:
                 return item
-            batch = None if self._is_over else self._next_batch()
+            batch = self._next_batch()
             if batch is None:
                 raise StopIteration
             self._batch = iter(batch)
 
     def _next_batch(self) -> Iterable[T] | None:
-        if self._step is not None:
-            raise ValueError("another thread is waiting in this iterator; give each its own")
-        self._step = step = self._behind.start(_next(self._batches), self._within)
+        with self._lock:
+            if self._is_over:
+                return None
+            if self._step is not None:
+                raise ValueError("another thread is waiting in this iterator; give each its own")
+            self._step = step = self._behind.start(_next(self._batches), self._within)
         try:
             batch = self._behind.result(step)
-        except BaseException:
-            if self._is_over:  # closed by another thread
+        except BaseException as error:
+            if self._is_over and isinstance(error, LogStoreError):  # closed by another thread
                 return None
             self._is_over = self.is_interrupted = True
             raise
         finally:
             self._step = None
-        self._is_over = batch is None
-        return batch
+        self._is_over = self._is_over or batch is None
+        return None if self._is_over else batch
 
     def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None, /) -> T:
         """End it, and raise."""
@@ -404,9 +408,11 @@ class Iteration(Generator[T, None, None]):
 
     def close(self) -> None:
         """End it, and return when it has ended; a thread that waits in it is told that there is no more."""
-        self.is_interrupted = self.is_interrupted or not self._is_over
-        self._is_over, self._batch = True, iter(())
-        if (step := self._step) is not None:
+        with self._lock:  # from here on no step begins
+            self.is_interrupted = self.is_interrupted or not self._is_over
+            self._is_over, self._batch = True, iter(())
+            step = self._step
+        if step is not None:
             self._behind.stop(step)
         self._behind.wait(self._batches.aclose(), self._within)
 

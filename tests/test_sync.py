@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -261,6 +262,22 @@ def test_a_function_that_the_loop_calls_may_look_and_must_not_wait(things: Docum
 
     with pytest.raises(InvalidArgument, match="called by a function that the loop waits for"):
         things.update("d-1", writes)
+
+
+def test_a_call_has_its_callers_context() -> None:
+    """What a tracing or logging library keeps there is that of the thread that calls."""
+    request = contextvars.ContextVar[str]("request")
+
+    async def ask() -> str:
+        await asyncio.sleep(0)
+        return request.get()
+
+    def call(name: str) -> str:
+        request.set(name)
+        return wait(ask())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(call, "abcdefgh")) == list("abcdefgh")
 
 
 # Errors and interrupts -----------------------------------------------------------------------
