@@ -366,6 +366,7 @@ class Iteration(Generator[T, None, None]):
         self._batch: Iterator[T] = iter(())
         self._step: _Call[Iterable[T] | None] | None = None
         self._lock = threading.Lock()
+        self._is_closed = False  # by ``close``
         self._is_over = False
         self.is_interrupted = False  # ended by something else than its end
 
@@ -392,13 +393,13 @@ class Iteration(Generator[T, None, None]):
         try:
             batch = self._behind.result(step)
         except BaseException as error:
-            if self._is_over and isinstance(error, LogStoreError):  # closed by another thread
+            if self._is_closed and isinstance(error, LogStoreError):  # by another thread
                 return None
             self._is_over = self.is_interrupted = True
             raise
         finally:
             self._step = None
-        self._is_over = self._is_over or batch is None
+        self._is_over = batch is None or self._is_closed
         return None if self._is_over else batch
 
     def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None, /) -> T:
@@ -410,7 +411,8 @@ class Iteration(Generator[T, None, None]):
         """End it, and return when it has ended; a thread that waits in it is told that there is no more."""
         with self._lock:  # from here on no step begins
             self.is_interrupted = self.is_interrupted or not self._is_over
-            self._is_over, self._batch = True, iter(())
+            self._is_closed = self._is_over = True
+            self._batch = iter(())
             step = self._step
         if step is not None:
             self._behind.stop(step)
