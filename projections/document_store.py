@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 from logstore import Log, Writer, WriterSettings
 from logstore.errors import InvalidArgument
 from projections.document import Collection
-from projections.documents import Documents
+from projections.documents import Documents, T
 from projections.model import PLAIN, model_of
 from projections.past import Moment, PastView
 from projections.transactions import Shelf, Transaction, Transactions
 from projections.view import View
 
 __all__ = ["DocumentStore"]
-
-T = TypeVar("T")
 
 
 class DocumentStore:

@@ -36,9 +36,9 @@ from logstore.receipt import Receipt
 from logstore.sync import Log
 from logstore.writer import WriterSettings
 from projections.document import Collection
+from projections.document_store import DocumentStore as AsyncDocumentStore
 from projections.documents import MODIFY_ATTEMPTS_MAX, T
 from projections.documents import Documents as AsyncDocuments
-from projections.documents import DocumentStore as AsyncDocumentStore
 from projections.documents import WriteReceipt as AsyncWriteReceipt
 from projections.index import Index
 from projections.keep import PAUSE_MS, SNAPSHOT_MS, KeepRound
@@ -52,6 +52,8 @@ from projections.snapshots import drop as async_drop
 from projections.state import Rejection, Verdict
 from projections.table import Change
 from projections.tombstone import Tombstone
+from projections.transactions import Edit
+from projections.transactions import Transaction as AsyncTransaction
 from projections.view import View as AsyncView
 from projections.view import ViewStatistics
 from projections.watch import DocumentChange
@@ -77,6 +79,7 @@ __all__ = [
     "Collection",
     "Documents",
     "WriteReceipt",
+    "Transaction",
     "DocumentChange",
     # Who looks after them
     "keep",
@@ -288,6 +291,12 @@ class View(Face[AsyncView]):
         """
         return self._look(self._inner.find, where, order_by, limit, cursor, settled=settled)
 
+    def find_instead(
+        self, where: Where, order_by: Sequence[str], limit: int | None, instead: Mapping[str, Data | None]
+    ) -> Page:
+        """As ``find``, if these keys had these rows instead of theirs, None: none. Cost: its, and O(instead)."""
+        return self._look(self._inner.find_instead, where, order_by, limit, instead)
+
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
         return self._look(self._inner.count, where, settled=settled)
@@ -384,6 +393,12 @@ class PastView(Face[AsyncPastView]):
         ...     return view.find(where=[("project_id", "==", "p")], order_by=["-updated_at"], limit=30).keys
         """
         return self._look(self._inner.find, where, order_by, limit, cursor, settled=settled)
+
+    def find_instead(
+        self, where: Where, order_by: Sequence[str], limit: int | None, instead: Mapping[str, Data | None]
+    ) -> Page:
+        """As ``find``, if these keys had these rows instead of theirs, None: none. Cost: its, and O(instead)."""
+        return self._look(self._inner.find_instead, where, order_by, limit, instead)
 
     def count(self, where: Where = (), *, settled: bool = False) -> int:
         """Return how many rows match. Cost: looks at no row when one index answers all clauses; else as ``find``."""
@@ -483,13 +498,20 @@ class DocumentStore(Face[AsyncDocumentStore]):
         *,
         writer: str | None = None,
         collections: Sequence[Collection],
-        mode: Literal["shared"] = "shared",
+        mode: Literal["shared", "exclusive"] = "shared",
+        standby: bool = False,
+        takeover: bool = False,
         settings: WriterSettings | None = None,
     ) -> DocumentStore:
         """Return a document store to be entered; entered, it shows everything acknowledged before.
 
-        ``writer``: under which name it writes; None: it only reads. Any number of processes may share a name.
-        Cost: a view per collection: a LIST and its snapshot, and reading what came since.
+        ``writer``: under which name it writes; None: it only reads. In mode "shared" any number of processes may
+        share a name. In mode "exclusive", with collections that are ``exclusive``, one process at a time leads them:
+        entering returns when it does. Where another leads, ``standby`` waits until that has ended, or was silent for
+        its seal time, with views that are up to date; ``takeover`` ends it at once; else Conflict.
+
+        Cost: a view per collection: a LIST and its snapshot, and reading what came since; to lead, what
+        ``Lead.acquire`` does. ``settings.idle_ms`` and the log's creation deadline make the seal time.
         """
         return DocumentStore(
             look(
@@ -498,6 +520,8 @@ class DocumentStore(Face[AsyncDocumentStore]):
                 writer=writer,
                 collections=collections,
                 mode=mode,
+                standby=standby,
+                takeover=takeover,
                 settings=settings,
             ),
             log,
@@ -511,6 +535,22 @@ class DocumentStore(Face[AsyncDocumentStore]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._exit(kind, error, traceback)
+
+    def transaction(self) -> Transaction:
+        """Return a transaction over documents of any collections, to be used as ``with``: all of it or nothing.
+
+        Serializable, and linearizable: one that only read confirms the lead. Cost: at most one PUT, shared with those
+        that commit at the same time; one GET where it wrote nothing. Raises Conflict (another one was in the way: begin
+        again), Fenced (another process leads now: stop serving), NotStored, Unknown.
+        """
+        return Transaction(self._look(self._inner.transaction), self)
+
+    def confirm(self) -> None:
+        """Return once it is certain that this process led at some moment after the call: what it shows is all there is.
+
+        Cost: one GET, shared by concurrent calls. Raises Fenced, Unavailable.
+        """
+        self._wait(self._inner.confirm())
 
     @overload
     def collection(self, kind: str) -> Documents[Any]: ...
@@ -685,6 +725,74 @@ class WriteReceipt(Face[AsyncWriteReceipt]):
         ``View.settled`` raises.
         """
         self._wait(self._inner.settled(timeout))
+
+
+class Transaction(Face[AsyncTransaction]):
+    """Reads and writes that happen together. Made by ``db.transaction()``, used as ``with``.
+
+    Left without an error it commits; with one nothing is written. ``receipt``: of the commit, afterwards. What it waits
+    for is bounded: Conflict, from any method, means that another transaction was in the way; begin again. Cancelled
+    within, nothing is written; cancelled while it commits, all of it or nothing.
+
+    >>> def move(db, amount):
+    ...     with db.transaction() as tx:
+    ...         a, b = tx.get("Account", "a"), tx.get("Account", "b")
+    ...         tx.update("Account", "a", {"balance": a["balance"] - amount})
+    ...         tx.update("Account", "b", {"balance": b["balance"] + amount})
+    """
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """Where the commit is stored, once it is; None where nothing was written."""
+        return self._look(lambda: self._inner.receipt)
+
+    def __enter__(self) -> Transaction:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._exit(kind, error, traceback)
+
+    def get(self, kind: str, key: str) -> Data:
+        """Return a document, locked from now on; NotFound. Cost: none."""
+        return self._wait(self._inner.get(kind, key))
+
+    def find(self, kind: str, where: Where = (), order_by: Sequence[str] = (), limit: int | None = None) -> Page:
+        """Return the documents that match, in order, all of them locked from now on. Cost: as ``View.find``, twice."""
+        return self._wait(self._inner.find(kind, where, order_by, limit))
+
+    def create(self, kind: str, key: str, document: Data, *, type: str = "created", meta: Data | None = None) -> None:
+        """Create a document; AlreadyExists."""
+        self._wait(self._inner.create(kind, key, document, type=type, meta=meta))
+
+    def update(
+        self,
+        kind: str,
+        key: str,
+        change: Edit,
+        *,
+        type: str = "updated",
+        if_version: str | None = None,
+        when: Where = (),
+        meta: Data | None = None,
+    ) -> None:
+        """Change fields of a document, by a patch or a function, as ``Documents.update``; NotFound, Conflict."""
+        self._wait(self._inner.update(kind, key, change, type=type, if_version=if_version, when=when, meta=meta))
+
+    def delete(
+        self,
+        kind: str,
+        key: str,
+        *,
+        type: str = "deleted",
+        if_version: str | None = None,
+        when: Where = (),
+        meta: Data | None = None,
+    ) -> None:
+        """Delete a document; NotFound, Conflict."""
+        self._wait(self._inner.delete(kind, key, type=type, if_version=if_version, when=when, meta=meta))
 
 
 def keep(

@@ -32,7 +32,7 @@ __all__ = ["Shelf", "Transaction", "Transactions"]
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 FINDS_MAX: Final = 20  # times a question is asked again, because what it found was locked by others meanwhile
 
-Change = Data | Callable[[dict[str, Any]], Data | None]
+Edit = Data | Callable[[dict[str, Any]], Data | None]
 Place = tuple[str, str]
 """A document's kind and key."""
 
@@ -240,7 +240,7 @@ class Transaction:
         self,
         kind: str,
         key: str,
-        change: Change,
+        change: Edit,
         *,
         type: str = "updated",
         if_version: str | None = None,

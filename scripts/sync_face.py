@@ -29,9 +29,10 @@ PACKAGES = ("logstore", "projections")
 # Not shown: what one module hands another to wait for.
 INNER = {
     "Writer": {"read_tick", "open_slots"},
-    "Log": {"snapshots", "claims", "stage_chain", "follower", "follower_from"},
+    "Log": {"snapshots", "claims", "stage_chain", "follower", "follower_from", "lead"},
     "Reader": {"keep_trail", "start_follower", "events_by_run"},
     "View": {"subscribe"},
+    "DocumentStore": {"at"},
 }
 # Users implement these, for the loop to call.
 COMPONENTS = {"FileStore", "Clock"}
@@ -45,6 +46,7 @@ ATTRIBUTES = {
     ("PastView", "damage"): "What was wrong with snapshots that were passed over.",
     ("Documents", "view"): "The rows behind it; a document is their field ``doc``.",
     ("WriteReceipt", "receipt"): "Where the write is stored.",
+    ("Transaction", "receipt"): "Where the commit is stored, once it is; None where nothing was written.",
 }
 DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__len__", "__contains__"}
 
