@@ -384,7 +384,7 @@ BUGS: dict[str, Bug] = {
     ),
     "confirmed in a chapter that may be retired": Bug(
         ("P7",),
-        0,
+        4,
         Lead,
         "_look_whether_we_lead",
         "if await self._looks.retired(session.id.chapter) is None:",
@@ -418,6 +418,7 @@ BUGS: dict[str, Bug] = {
         "_store",
         "await self._objects.create(_name(segment), data)",
         "in_background(self._objects.create(_name(segment), data))",
+        CUT_OFF,
         leaders=True,
     ),
     "a commit that was given up was not stored": Bug(
