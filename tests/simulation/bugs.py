@@ -86,6 +86,7 @@ WRONG_CLOCKS = Circumstances(("clock",), often_s=1.0)
 
 NAPS = Circumstances(("long pause",), often_s=0.2, lasts_s=(60.0, 90.0), cut_off=0.5, policy="drop")
 SHORT_NAPS = Circumstances(("long pause",), often_s=0.5, lasts_s=(15.0, 20.0), cut_off=0.2, policy="drop")
+CUT_OFF = Circumstances(("long pause", "storm"), often_s=0.7, lasts_s=(20.0, 30.0), cut_off=1.0, policy="full")
 DROP = Circumstances(policy="drop")
 ARCHIVE = Circumstances(policy="archive")
 
@@ -356,14 +357,14 @@ BUGS: dict[str, Bug] = {
         leaders=True,
     ),
     "a predecessor that was faster is let be": Bug(
-        ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", leaders=True
+        ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", CUT_OFF, leaders=True
     ),
     "confirmed without asking": Bug(
-        ("P7",), 0, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
+        ("P7",), 19, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
     ),
     "confirmed in a chapter that may be retired": Bug(
         ("P7",),
-        0,
+        4,
         Lead,
         "_look_whether_we_lead",
         "if await self._looks.retired(session.id.chapter) is None:",
@@ -387,6 +388,7 @@ BUGS: dict[str, Bug] = {
         "_store",
         'raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from None',
         "return",
+        CUT_OFF,
         leaders=True,
     ),
     "a commit is acknowledged before it is stored": Bug(
@@ -396,6 +398,7 @@ BUGS: dict[str, Bug] = {
         "_store",
         "await self._objects.create(_name(segment), data)",
         "in_background(self._objects.create(_name(segment), data))",
+        CUT_OFF,
         leaders=True,
     ),
     "a commit that was given up was not stored": Bug(

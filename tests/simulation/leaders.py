@@ -489,13 +489,19 @@ class LeaderWorld(World):
                 yield f"P8 at {watermark} a view shows {rows} of {kind}, there is {annals.documents(kind, number)}"
 
     def _one_accepts_at_a_time(self) -> Iterator[str]:
-        """Nothing is stored in a leader's session once its successor's has anything but its end."""
-        truth = self.truth()
+        """Nothing is stored in a leader's session once its successor's has anything but its end.
+
+        What lands again under a name that was collected is garbage.
+        """
+        truth, names = self.truth(), set[str]()
         held: dict[tuple[int, int], list[float]] = {}
         sessions = {(id_.chapter, id_.number): session for id_, session in truth.sessions.items()}
-        for request in self.store.requests:
+        for request in sorted(self.store.requests, key=lambda request: request.arrived_s or 0):
             key = parse_key(request.key)
-            if request.landed and isinstance(key, SegmentKey) and request.arrived_s is not None:
+            if not request.landed or request.key in names or request.arrived_s is None:
+                continue
+            names.add(request.key)
+            if isinstance(key, SegmentKey):
                 session = sessions[key.chapter, key.session]
                 if key.slot < session.slots - session.final:
                     held.setdefault((key.chapter, key.session), []).append(request.arrived_s)
