@@ -205,8 +205,8 @@ async def test_four_processes_under_all_signals_are_linearizable(stage: Stage) -
     rng = random.Random(5)
     alive = [stage.server(f"s{number}") for number in range(4)]
     stopped: list[Server] = []
-    for _ in range(10):
-        await until(more_than(lambda: sum(server.done for server in stage.servers), 150), "somebody serves")
+    for _ in range(6):
+        await until(more_than(lambda: sum(server.done for server in stage.servers), 300), "somebody serves")
         server = max(alive, key=lambda server: (server.terms - server.ends, server.done))
         match rng.choice(["stop", "stop", "kill", "usurp"]):
             case "stop" if len(alive) > 1:
