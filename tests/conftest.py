@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,15 @@ def moto_endpoint() -> Iterator[str]:
         if reader is not None:
             reader.join()
         server.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def ceph_endpoint() -> str:
+    """The Ceph that `scripts/ceph up` started. Without it the tests fail: a test that skips proves nothing."""
+    endpoint = os.environ.get("LOGSTORE_CEPH_ENDPOINT")
+    assert endpoint, "no Ceph: run scripts/ceph up DIR, then source DIR/env"
+    make_bucket(endpoint, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    return endpoint
 
 
 def make_bucket(endpoint: str, access_key: str, secret_key: str) -> None:

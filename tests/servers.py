@@ -16,7 +16,7 @@ __all__ = ["COLLECTIONS", "JOBS", "SETTINGS", "add", "patch", "take_seats"]
 COLLECTIONS = (Collection("Doc"), Collection("Seat", unique=True))
 SETTINGS = LogSettings(
     writer=WriterSettings(idle_ms=200, idle_ms_max=200, tick_ms=500),
-    retry=RetrySettings(attempt_timeout_ms=2_000, deadline_ms=2_000),
+    retry=RetrySettings(attempt_timeout_ms=5_000, deadline_ms=10_000),
 )
 PAUSE_S = 0.002
 

@@ -70,7 +70,10 @@ class Zygote:
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.zygote"], stdin=pipe, stdout=pipe)
+        credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # unless there are real ones
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.zygote"], stdin=pipe, stdout=pipe, env=credentials | os.environ
+        )
         self._alive: set[int] = set()
 
     def __enter__(self) -> Zygote:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,16 +10,7 @@ import pytest
 
 from logstore.filestore import FileStore, LocalStore, MemoryStore
 from logstore.filestore.s3 import S3Store
-from tests.conftest import BUCKET, make_bucket
-
-
-@pytest.fixture(scope="session")
-def ceph_endpoint() -> str:
-    """The Ceph that `scripts/ceph up` started. Without it the tests fail: a test that skips proves nothing."""
-    endpoint = os.environ.get("LOGSTORE_CEPH_ENDPOINT")
-    assert endpoint, "no Ceph: run scripts/ceph up DIR, then source DIR/env"
-    make_bucket(endpoint, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
-    return endpoint
+from tests.conftest import BUCKET
 
 
 @pytest.fixture(params=["memory", "local", "s3", pytest.param("ceph", marks=pytest.mark.ceph)])

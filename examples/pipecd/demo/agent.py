@@ -27,7 +27,7 @@ from examples.pipecd.models import (
 )
 from examples.pipecd.stages import in_order
 from logstore import AlreadyExists, Block, Log, StageLogs
-from logstore.errors import Conflict
+from logstore.errors import Conflict, NotStored, Unavailable, Unknown
 
 POLL_S: Final = 0.05
 AT_ONCE: Final = 8
@@ -69,7 +69,8 @@ class Agent:
         for id_, task in list(self._tasks.items()):
             if task.done():
                 del self._tasks[id_]
-                await task
+                with suppress(Unavailable, NotStored, Unknown):  # the command is unhandled still, and asked for below
+                    await task
         commands = self._questions.ask(16, self._piped)
         self._questions.ask(6, self._piped)
         for id_ in commands.keys:

@@ -23,7 +23,7 @@ __all__ = ["Outcome", "conduct"]
 KILL_AGENT_AT: Final = 1 / 3  # of the commands handled
 KILL_OPS_AT: Final = 1 / 2
 VICTIM: Final = 1
-LOCAL_MS: Final = (750, 500)  # creation deadline and idle time, which make the seal time
+LOCAL_MS: Final = (2_000, 500)  # creation deadline and idle time, which make the seal time
 REMOTE_MS: Final = (3_000, 1_000)
 LOOK_S: Final = 0.05
 
@@ -50,11 +50,12 @@ class Outcome:
 
 
 class _Cast:
-    """The demo's processes, by role."""
+    """The demo's processes that are on stage."""
 
     def __init__(self, config: dict[str, Any], stack: AsyncExitStack) -> None:
         self._config = config
         self._stack = stack
+        self._processes: list[DemoProcess] = []
 
     async def start(self, role: str, **more: Any) -> DemoProcess:
         """Start a process of a role, and let it work."""
@@ -62,7 +63,18 @@ class _Cast:
         process = DemoProcess(f"examples.pipecd.demo.{role}", name, {**self._config, **more})
         await self._stack.enter_async_context(process)
         process.go()
+        self._processes.append(process)
         return process
+
+    async def kill(self, process: DemoProcess) -> None:
+        """SIGKILL a process, which is not missed."""
+        self._processes.remove(process)
+        await process.kill()
+
+    def require_none_failed(self) -> None:
+        """Raise DemoFailed when a process ended badly of itself: what the others wait for may never come."""
+        for process in self._processes:
+            process.require_not_failed()
 
 
 async def conduct(url: str, commits: Sequence[Commit], on_progress: Callable[[int], None]) -> Outcome:
@@ -81,14 +93,14 @@ async def conduct(url: str, commits: Sequence[Commit], on_progress: Callable[[in
         total = sum(len(commit.applications) for commit in commits)
         async with DocumentStore.open(log, collections=[COMMAND]) as db:
             commands = db.collection("Command")
-            await _until_handled(commands, total * KILL_AGENT_AT, on_progress, web)
-            await agents[VICTIM].kill()
+            await _until_handled(commands, total * KILL_AGENT_AT, on_progress, cast)
+            await cast.kill(agents[VICTIM])
             agents[VICTIM] = await cast.start("agent", piped=PIPEDS[VICTIM])
-            await _until_handled(commands, total * KILL_OPS_AT, on_progress, web)
-            await ops.kill()
+            await _until_handled(commands, total * KILL_OPS_AT, on_progress, cast)
+            await cast.kill(ops)
             ops = await cast.start("ops")
-            await _until_handled(commands, total, on_progress, web)
-        of_web, of_ops, *of_agents = [await process.report() for process in (web, ops, *agents)]
+            await _until_handled(commands, total, on_progress, cast)
+        of_web, of_ops, *of_agents = await asyncio.gather(*(process.report() for process in (web, ops, *agents)))
         readers = {}
         for start in ("newest snapshots", "beginning"):
             reader = await cast.start("reader", **{"from": start})
@@ -117,11 +129,11 @@ async def conduct(url: str, commits: Sequence[Commit], on_progress: Callable[[in
 
 
 async def _until_handled(
-    commands: Documents[Any], count: float, on_progress: Callable[[int], None], web: DemoProcess
+    commands: Documents[Any], count: float, on_progress: Callable[[int], None], cast: _Cast
 ) -> None:
     """Wait until so many commands are handled."""
     while True:
-        web.require_not_failed()
+        cast.require_none_failed()
         handled = commands.count([("status", "!=", int(CommandStatus.NOT_HANDLED_YET))])
         on_progress(handled)
         if handled >= count:
