@@ -39,7 +39,7 @@ LAYERS = {
         "testing",
     ),
     "projections": (
-        "values spans patch decoded heap cachefile tombstone",
+        "values spans words patch decoded heap cachefile tombstone",
         "index query bounded",
         "projection state layout",
         "table snapshots document model",
@@ -54,7 +54,7 @@ LAYERS = {
 PURE = {
     "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
     "retired session chunk manifest registration pin claim archive stagepage gone named",
-    "projections": "values spans patch decoded tombstone projection index query layout document model",
+    "projections": "values spans words patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {
