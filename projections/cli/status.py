@@ -48,6 +48,7 @@ def _facts(survey: Survey) -> list[tuple[str, str]]:
         ("history", f"{survey.history}, grace {duration(survey.grace_ms)}"),
         ("chapters", chapters),
         ("entries", f"{survey.entries}, the newest {_age(survey, newest)}" if newest else "0"),
+        ("writers", str(len(survey.writers))),
         ("sessions", f"{survey.sessions}, {len(survey.open_sessions)} of them open"),
         ("events", f"{survey.events}" + (f", the newest {_age(survey, survey.newest_stamp)}" if survey.events else "")),
         ("segments", f"{survey.segments}, {size(survey.bytes)}"),
