@@ -47,6 +47,7 @@ LAYERS = {
         "view testing",
         "claims watch keep",
         "documents demo",
+        "console",
         "cli",
     ),
 }
