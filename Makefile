@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format face test test-ceph demo bench bench-views simulate model clean
+.PHONY: help check format face test test-browser test-ceph screenshots demo bench bench-views simulate model clean
 
 help: ## say what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # The environment ---------------------------------------------------------------------------
 # One stamp per extra. They hang on one another, so that `make -j` installs one at a time.
@@ -63,6 +63,12 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 	. "$$dir/env"; \
 	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
 	$(BIN)/python -m pytest -m ceph $(ARGS)
+
+test-browser: $(VENV)/.test ## the console in a headless Chromium
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
+screenshots: $(VENV)/.test ## the pictures of docs/console.md, taken of the demo
+	$(BIN)/python -m tests.console.screenshots $(ARGS)
 
 demo: $(VENV)/.base ## a control plane on one store: web, agents, ops, two kill -9 (ARGS=s3://... for another)
 	$(BIN)/python -m examples.pipecd.demo $(ARGS)

@@ -58,7 +58,7 @@ from logstore.receipt import Receipt
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
 from logstore.stageretention import DroppedStageLog
-from logstore.survey import OpenSessionSurvey, Sealing, Survey
+from logstore.survey import OpenSessionSurvey, Sealing, Survey, WriterSurvey
 from logstore.writer import Writer, WriterSettings, WriterStatistics
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "copy_store",
     "Survey",
     "OpenSessionSurvey",
+    "WriterSurvey",
     "Sealing",
     "Keeper",
     "KeepSettings",

@@ -561,6 +561,23 @@ class Log:
             for lead in self._leads:
                 lead.read_tick()
 
+    async def moves(self) -> AsyncGenerator[None, None]:
+        """Yield once it looks, then each time that something new is stored, by anyone: an event, a session, a tick.
+
+        What comes faster than it is asked for becomes one. Never ends by itself. Cost: one GET per poll, and one per
+        open session; the first time in a process that does not follow yet, a survey. Raises Corrupt, Missing, Trimmed,
+        Unavailable.
+        """
+        async with self._starting_follower:
+            follower = self.follower
+            if follower is None:
+                _, frontier = await take_survey(self._store, self.identity, self._stamps.skew_ms)
+                follower = self.follower_from(frontier)
+        while True:
+            changed = follower.changed()
+            yield
+            await changed.wait()
+
     def now_ms(self) -> int:
         """The store's time as this process reckons it, in Unix milliseconds. Cost: none."""
         return self._stamps.physical_ms()

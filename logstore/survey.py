@@ -29,7 +29,7 @@ from logstore.segment import Segment, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.walk import Walked, fetch, walk
 
-__all__ = ["OpenSessionSurvey", "Sealing", "Survey", "take_survey"]
+__all__ = ["OpenSessionSurvey", "Sealing", "Survey", "WriterSurvey", "take_survey"]
 
 SESSIONS_AT_ONCE: Final = 16
 
@@ -63,8 +63,23 @@ class OpenSessionSurvey:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterSurvey:
+    """Who has written: so many sessions, ``open`` of them not ended, their events and bytes.
+
+    ``last_stamp``: the greatest that was seen of any of them.
+    """
+
+    writer: str
+    sessions: int
+    open: int
+    events: int
+    bytes: int
+    last_stamp: int
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """What a log holds. Counts are of chapters that are not retired.
+    """What a log holds. Counts are of chapters that are not retired; ``writers`` by name.
 
     ``newest_stamp``: the greatest of any event, ``newest_entry_stamp`` of any roster entry; 0 without one.
     ``skew_ms``: how far the store's clock is ahead of this machine's. ``now_ms``: the store's time, None: not told.
@@ -82,6 +97,7 @@ class Survey:
     entries: int
     sessions: int
     open_sessions: tuple[OpenSessionSurvey, ...]
+    writers: tuple[WriterSurvey, ...]
     segments: int
     events: int
     bytes: int
@@ -154,6 +170,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
     lasts: list[Segment] = []
     segments = events = stored = 0
     open_sessions: list[tuple[OpenSession, _Ending, _Slots, Walked[Entry]]] = []
+    writers: dict[str, WriterSurvey] = {}
     sessions = list(frontier.sessions.values())
     for start in range(0, len(sessions), SESSIONS_AT_ONCE):
         some = sessions[start : start + SESSIONS_AT_ONCE]
@@ -161,6 +178,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         endings = await asyncio.gather(*map(_ending, [store] * len(some), some, held))
         for session, listed, ending in zip(some, held, endings, strict=True):
             segments, events, stored = segments + listed.segments, events + ending.events, stored + listed.bytes
+            _count(writers, session, ending, listed)
             if ending.last is None:
                 open_sessions.append((session, ending, listed, opened[session.address]))
                 continue
@@ -186,6 +204,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
             _survey_session(session, ending, listed, entry, session is holder)
             for session, ending, listed, entry in open_sessions
         ),
+        writers=tuple(survey for _, survey in sorted(writers.items(), key=lambda item: item[0].encode())),
         segments=segments,
         events=events,
         bytes=stored,
@@ -196,6 +215,21 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         skew_ms=skew_ms,
     )
     return survey, frontier
+
+
+def _count(writers: dict[str, WriterSurvey], session: OpenSession, ending: _Ending, listed: _Slots) -> None:
+    """Add a session to what its writer has written."""
+    last = None if ending.last is None else _require(ending.last)
+    name, stamp = session.id.writer, session.tip.stamp if last is None else last.stamp
+    before = writers.get(name, WriterSurvey(name, 0, 0, 0, 0, 0))
+    writers[name] = WriterSurvey(
+        writer=name,
+        sessions=before.sessions + 1,
+        open=before.open + (last is None or not last.final),
+        events=before.events + ending.events,
+        bytes=before.bytes + listed.bytes,
+        last_stamp=max(before.last_stamp, stamp),
+    )
 
 
 def _survey_session(

@@ -75,7 +75,7 @@ from logstore.stagelogs import Stage as AsyncStage
 from logstore.stagelogs import StageLogs as AsyncStageLogs
 from logstore.stagepage import Block
 from logstore.stageretention import DroppedStageLog
-from logstore.survey import OpenSessionSurvey, Sealing, Survey
+from logstore.survey import OpenSessionSurvey, Sealing, Survey, WriterSurvey
 from logstore.writer import Writer as AsyncWriter
 from logstore.writer import WriterSettings, WriterStatistics
 
@@ -106,6 +106,7 @@ __all__ = [
     "copy_store",
     "Survey",
     "OpenSessionSurvey",
+    "WriterSurvey",
     "Sealing",
     "Keeper",
     "KeepSettings",
@@ -290,6 +291,15 @@ class Log(Face[AsyncLog]):
         Cost: 1 GET, or 2·log2 of the retired chapters. Raises Corrupt, Unavailable.
         """
         return self._wait(self._inner.oldest())
+
+    def moves(self) -> Generator[None, None, None]:
+        """Yield once it looks, then each time that something new is stored, by anyone: an event, a session, a tick.
+
+        What comes faster than it is asked for becomes one. Never ends by itself. Cost: one GET per poll, and one per
+        open session; the first time in a process that does not follow yet, a survey. Raises Corrupt, Missing, Trimmed,
+        Unavailable.
+        """
+        return self._iterate(self._look(self._inner.moves))
 
     def now_ms(self) -> int:
         """The store's time as this process reckons it, in Unix milliseconds. Cost: none."""

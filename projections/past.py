@@ -20,7 +20,7 @@ from projections.projection import Projection
 from projections.snapshots import begin, differences
 from projections.table import Change, Table, decode_or_none
 
-__all__ = ["Moment", "PastView", "diff", "rows_and_later_keys", "stamp_of"]
+__all__ = ["Moment", "PastView", "diff", "parse_moment", "rows_and_later_keys", "stamp_of"]
 
 Moment = int | datetime | Position
 _COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
@@ -46,6 +46,21 @@ def stamp_of(at: Moment) -> int:
         case _:
             pass
     raise InvalidArgument(f"not a moment: needs a stamp, a time with its zone, or a settled position at={at!r:.60}")
+
+
+def parse_moment(text: str, argument: str) -> Moment:
+    """The moment that somebody typed: a time, UTC unless it has a zone, or a stamp. InvalidArgument, naming it.
+
+    >>> str(parse_moment("2026-11-26T10:00:00", "--from"))
+    '2026-11-26 10:00:00+00:00'
+    """
+    try:
+        if text.isascii() and text.isdigit():
+            return int(text)
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidArgument(f"not a time {argument}={text:.60}; write 2026-11-26T10:00:00Z, or a stamp") from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 class PastView(Table):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,43 @@ def test_a_small_demo_keeps_its_promises(tmp_path: Path) -> None:
     assert (tmp_path / "log" / "store").exists()
     again = demo(str(tmp_path / "log"))
     assert (again.returncode, "there is a log already" in again.stderr) == (2, True)
+
+
+def test_a_console_shows_the_log_of_a_demo(tmp_path: Path) -> None:
+    """While it runs, and afterwards until it is interrupted, which is how it ends."""
+    file = tmp_path / "commits.jsonl"
+    file.write_text(commit_lines(60))
+    command = [
+        sys.executable,
+        "-m",
+        "projections.cli",
+        "demo",
+        "--input",
+        str(file),
+        "--commits",
+        "60",
+        "--serve",
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        told = ""
+        for line in process.stderr:
+            told += line
+            if found := re.match(r"console: (http://127\.0\.0\.1:\d+/)", line):
+                with urllib.request.urlopen(found[1], timeout=20) as page:
+                    assert "a temporary directory" in page.read().decode()
+            if line.startswith("the console goes on"):
+                break
+        process.send_signal(signal.SIGINT)
+        output, complaints = process.communicate(timeout=60)
+        assert "console: http" in told
+        assert (process.returncode, complaints) == (0, "")
+        assert json.loads(output)["kept"]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_demo_needs_a_store_that_processes_share() -> None:

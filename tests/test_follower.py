@@ -50,6 +50,24 @@ async def test_history_first_and_then_what_comes(scene: Scene) -> None:
 
 
 @directed
+async def test_moves_are_told_and_nothing_is_read_for_them(scene: Scene) -> None:
+    """Whatever is new is told, to who begins at the tail; and a reader that begins later on that log misses nothing."""
+    async with scene.machine("web").open() as log, log.writer("web") as writer, scene.machine("looker").open() as other:
+        for i in range(200):
+            await writer.append(event(f"e{i:03}"))
+        moves = other.moves()
+        await anext(moves)  # now it looks
+        moved = asyncio.ensure_future(anext(moves))
+        await asyncio.sleep(3)
+        assert not moved.done()
+        assert other.requests().get.requests < 50
+        await writer.append(event("e200"))
+        await asyncio.wait_for(moved, 3)
+        assert await take(other.follow(), 201) == [f"e{i:03}" for i in range(201)]
+        await moves.aclose()
+
+
+@directed
 async def test_an_unsettled_follower_has_events_within_a_poll(scene: Scene) -> None:
     """What another process stored is there after a poll and a GET or two, settled or not."""
     settings = LogSettings(follow=FollowSettings(poll_ms_min=100, poll_ms_max=100))

@@ -41,7 +41,7 @@ LAYERS = {
         "sync",
     ),
     "projections": (
-        "values spans patch decoded heap cachefile tombstone locks",
+        "values spans words patch decoded heap cachefile tombstone locks",
         "index query bounded",
         "projection state layout",
         "table snapshots document model",
@@ -50,6 +50,7 @@ LAYERS = {
         "claims watch keep transactions",
         "documents",
         "document_store demo",
+        "console",
         "sync",
         "cli",
     ),
@@ -58,7 +59,7 @@ LAYERS = {
 PURE = {
     "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
     "retired session chunk manifest registration pin claim archive stagepage gone named",
-    "projections": "values spans patch decoded tombstone projection index query layout document model",
+    "projections": "values spans words patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

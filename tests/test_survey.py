@@ -74,6 +74,19 @@ async def test_a_survey_counts_what_a_reading_would(store: FileStore, clock: Man
     assert survey.newest_stamp >= max(event.stamp for event in events)
 
 
+async def test_a_survey_names_those_who_wrote(store: FileStore, clock: ManualClock) -> None:
+    """By name: their sessions, how many have not ended, what they hold, and when they were last heard."""
+    async with log_in(store, clock, read_only=True) as log:
+        survey = await log.survey()
+        newest = {event.writer: event.stamp async for event in log.read()}
+    assert [(w.writer, w.sessions, w.open, w.events) for w in survey.writers] == [
+        ("dead", 2, 2, 4),
+        ("piped-1", 1, 0, 10),
+    ]
+    assert sum(w.bytes for w in survey.writers) == survey.bytes
+    assert all(w.last_stamp >= newest[w.writer] for w in survey.writers)
+
+
 async def test_its_frontier_is_that_of_a_reading(store: FileStore, clock: ManualClock) -> None:
     """What it says of open sessions is what one who read them knows: seals attach there."""
     async with log_in(store, clock) as log:

@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "import": "append what was exported, each event once (writes)",
     "copy": "back up a log, or restore it (writes to the copy)",
     "policy": "print the IAM policy that confines a process to its part",
+    "console": "show a log in a browser, as it moves",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",
 }
 """Each verb, in the order that ``--help`` shows them, and what it does."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from rich.table import Table
 
 from logstore import StoreStatistics
+from projections.cli.console import console_beside, serve_option
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.conductor import WRITERS, Outcome, conduct
 from projections.demo.history import History, load_history
@@ -24,8 +26,11 @@ __all__ = ["command", "requests_table"]
 @click.option("--repo", metavar="PATH", help="Replay the history of this git repository.")
 @click.option("--input", "file", metavar="FILE", help="Replay commits from JSON lines, plain or .zst.")
 @click.option("--commits", type=click.IntRange(min=1), help="Replay the first so many commits.")
+@serve_option
 @json_option
-def command(*, url: str | None, repo: str | None, file: str | None, commits: int | None, json_: bool) -> None:
+def command(
+    *, url: str | None, repo: str | None, file: str | None, commits: int | None, serve: bool, json_: bool
+) -> None:
     """Replay a history of commits as a GitOps control plane would, in an empty directory or prefix at URL.
 
     WRITES; without URL, in a temporary directory. Four writer processes append at the same time, one is killed with
@@ -37,22 +42,42 @@ def command(*, url: str | None, repo: str | None, file: str | None, commits: int
         place = Path(directory)
         (place / "between").mkdir()
         address = address_of(url) if url is not None else (place / "log").as_uri()
-        outcome = _conduct(address, history, place / "between", "a temporary directory" if url is None else url, json_)
-    if json_:
-        click.echo(as_json(_as_json(outcome, history)))
-    else:
-        _show(outcome)
+        shown = "a temporary directory" if url is None else url
+
+        def show(outcome: Outcome) -> None:
+            if json_:
+                click.echo(as_json(_as_json(outcome, history)))
+            else:
+                _show(outcome)
+
+        outcome = _conduct(address, history, place / "between", shown, show, serve=serve, json_=json_)
     if not outcome.kept:
         click.get_current_context().exit(1)
 
 
-def _conduct(address: str, history: History, between: Path, place: str, json_: bool) -> Outcome:
+def _conduct(
+    address: str,
+    history: History,
+    between: Path,
+    place: str,
+    show: Callable[[Outcome], None],
+    *,
+    serve: bool,
+    json_: bool,
+) -> Outcome:
     work = shares(history.commits, WRITERS)
     events = sum(len(deployment) for share in work for deployment in share)
     click.echo(f"{history.told}: {events} events by {WRITERS} writer processes into {place}", err=json_)
-    with progress_bar("writing") as bar:
-        task = bar.add_task("", total=events)
-        return run(conduct(address, work, between, lambda done: bar.update(task, completed=done)))
+
+    async def conducted() -> Outcome:
+        async with console_beside(address, place) if serve else nullcontext():
+            with progress_bar("writing") as bar:
+                task = bar.add_task("", total=events)
+                outcome = await conduct(address, work, between, lambda done: bar.update(task, completed=done))
+            show(outcome)
+            return outcome
+
+    return run(conducted())
 
 
 def _as_json(outcome: Outcome, history: History) -> dict[str, object]:

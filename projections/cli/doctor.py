@@ -11,8 +11,8 @@ from logstore import Survey
 from logstore.clock import SKEW_MS_MAX, stamp_ms
 from logstore.errors import Corrupt, LogStoreError, Missing, NotFound
 from logstore.filestore import RetryingStore, open_filestore, probe
-from projections.cli.status import why_not_settled
-from projections.cli.terminal import address_of, as_json, duration, json_option, open_log, run, url_argument
+from projections.cli.terminal import address_of, as_json, json_option, open_log, run, url_argument
+from projections.words import duration, why_not_settled
 
 __all__ = ["command"]
 

@@ -1,16 +1,18 @@
-"""The projection that a verb is told: package.module:Class, or where a collection of documents is declared."""
+"""What a verb is told by package.module:NAME: a projection, collections of documents, what their values are called."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from logstore.errors import InvalidArgument
 from projections import Collection, Projection
 
-__all__ = ["load_projection", "projection_option"]
+__all__ = ["load_collections", "load_labels", "load_projection", "projection_option"]
 
 projection_option = click.option(
     "--projection",
@@ -23,16 +25,7 @@ projection_option = click.option(
 
 def load_projection(text: str) -> Projection:
     """Return the projection that ``text``, package.module:NAME, names; modules of the working directory count."""
-    module_name, _, name = text.partition(":")
-    if not module_name or not name:
-        raise InvalidArgument(f"needs package.module:Class, or the name of a collection --projection={text}")
-    sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module_name), name, None)
-    except ImportError as error:
-        raise InvalidArgument(f"cannot be imported --projection={text} cause={error}") from error
-    finally:
-        sys.path.remove("")
+    found = _load(text, "--projection", "package.module:Class, or the name of a collection")
     if isinstance(found, Collection):
         return found.fold()
     if not isinstance(found, type) or not issubclass(found, Projection):
@@ -40,3 +33,33 @@ def load_projection(text: str) -> Projection:
     projection = found()
     projection.check()
     return projection
+
+
+def load_collections(text: str) -> Sequence[Collection]:
+    """Return the collection, or the collections, that ``text`` names."""
+    found = _load(text, "--collections", "package.module:NAME")
+    several = found if isinstance(found, list | tuple) else [found]
+    if not several or not all(isinstance(each, Collection) for each in several):
+        raise InvalidArgument(f"no Collection, and no list or tuple of such --collections={text}")
+    return several
+
+
+def load_labels(text: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return what ``text`` names: by kind and field, what its values are called."""
+    found = _load(text, "--labels", "package.module:NAME")
+    if not isinstance(found, Mapping) or not all(isinstance(each, Mapping) for each in found.values()):
+        raise InvalidArgument(f"not {{kind: {{field: an enum, or a map}}}} --labels={text}")
+    return found
+
+
+def _load(text: str, option: str, form: str) -> Any:
+    module_name, _, name = text.partition(":")
+    if not module_name or not name:
+        raise InvalidArgument(f"needs {form} {option}={text}")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module_name), name, None)
+    except ImportError as error:
+        raise InvalidArgument(f"cannot be imported {option}={text} cause={error}") from error
+    finally:
+        sys.path.remove("")

@@ -9,19 +9,10 @@ from rich.table import Table
 
 from logstore import OpenSessionSurvey, Survey
 from logstore.clock import COUNTER_BITS, stamp_ms
-from projections.cli.terminal import (
-    as_json,
-    duration,
-    json_option,
-    moment,
-    open_log,
-    run,
-    size,
-    url_argument,
-    wide_console,
-)
+from projections.cli.terminal import as_json, json_option, open_log, run, url_argument, wide_console
+from projections.words import duration, moment, size, why_not_settled
 
-__all__ = ["command", "why_not_settled"]
+__all__ = ["command"]
 
 
 @click.command()
@@ -57,27 +48,13 @@ def _facts(survey: Survey) -> list[tuple[str, str]]:
         ("history", f"{survey.history}, grace {duration(survey.grace_ms)}"),
         ("chapters", chapters),
         ("entries", f"{survey.entries}, the newest {_age(survey, newest)}" if newest else "0"),
+        ("writers", str(len(survey.writers))),
         ("sessions", f"{survey.sessions}, {len(survey.open_sessions)} of them open"),
         ("events", f"{survey.events}" + (f", the newest {_age(survey, survey.newest_stamp)}" if survey.events else "")),
         ("segments", f"{survey.segments}, {size(survey.bytes)}"),
         ("watermark", why_not_settled(survey)),
         ("clock", f"the store's is {_skew(survey.skew_ms)} this machine's"),
     ]
-
-
-def why_not_settled(survey: Survey) -> str:
-    """How far the order is final, and what it waits for."""
-    lag, holder = survey.watermark_lag_ms, survey.holder
-    if lag == 0 and survey.watermark >= survey.newest_stamp:
-        return "everything is settled"
-    behind = f"{duration(lag)} behind the newest event"
-    if holder is None:
-        return f"{behind}: no roster entry lies above it yet; a writer that goes on or ends posts one"
-    session = f"session {holder.chapter}/{holder.session} of {holder.writer}"
-    if holder.may_be_sealed:
-        return f"{behind}, held by {session}: its writer seems gone; run `logstore seal`"
-    left_ms = None if holder.silent_ms is None else holder.seal_ms - holder.silent_ms
-    return f"{behind}, held by {session}: it has not ended; may be sealed in {duration(left_ms)} if it stays silent"
 
 
 def _sessions(survey: Survey) -> Table:

@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,8 +22,8 @@ from rich.progress import Progress as Bar
 
 import logstore
 from logstore import Log, LogSettings, Position
-from logstore.clock import stamp_ms
 from logstore.errors import InvalidArgument
+from projections.words import duration, moment, size
 
 __all__ = [
     "address_of",
@@ -130,45 +129,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def as_json(value: dict[str, Any]) -> str:
     """Return one line of JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def duration(ms: int | None) -> str:
-    """Return a stretch of time in words.
-
-    >>> [duration(ms) for ms in (None, 12, 3_400, 200_000, 7_300_000, 300_000_000)]
-    ['unknown', '12 ms', '3.4 s', '3 min', '2 h', '3 d']
-    """
-    if ms is None:
-        return "unknown"
-    for unit_ms, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min")):
-        if ms >= 2 * unit_ms:
-            return f"{ms // unit_ms} {unit}"
-    return f"{ms / 1000:.1f} s" if ms >= 1_000 else f"{ms} ms"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in words.
-
-    >>> [size(count) for count in (999, 20_480, 5_000_000)]
-    ['999 B', '20.0 KiB', '4.8 MiB']
-    """
-    for unit_bytes, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count >= unit_bytes:
-            return f"{count / unit_bytes:.1f} {unit}"
-    return f"{count} B"
-
-
-def moment(stamp: int) -> str:
-    """Return the time in a stamp as text.
-
-    >>> moment(1_700_000_000_123 << 16)
-    '2023-11-14T22:13:20.123Z'
-    """
-    try:
-        at = datetime.fromtimestamp(stamp_ms(stamp) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):  # a year that no calendar of ours knows
-        return f"{stamp_ms(stamp)} ms"
-    return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def wide_console() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -10,11 +11,14 @@ from typing import Final
 import click
 from rich.table import Table
 
+from examples.pipecd.collections import COLLECTIONS
 from examples.pipecd.demo.conductor import Outcome, conduct
 from examples.pipecd.demo.stopwatch import percentile_us
+from examples.pipecd.labels import LABELS
 from examples.pipecd.queries import QUERIES
 from logstore.errors import LogStoreError
 from projections.cli import CouldNotRun
+from projections.cli.console import console_beside, serve_option
 from projections.cli.demo import requests_table
 from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, wide_console
 from projections.demo.history import load_history
@@ -27,8 +31,9 @@ COMMITS: Final = 60
 @click.option("--repo", metavar="PATH", help="Replay the history of this git repository.")
 @click.option("--input", "file", metavar="FILE", help="Replay commits from JSON lines, plain or .zst.")
 @click.option("--commits", type=click.IntRange(min=1), default=COMMITS, show_default=True, help="So many commits.")
+@serve_option
 @json_option
-def command(*, url: str | None, repo: str | None, file: str | None, commits: int, json_: bool) -> None:
+def command(*, url: str | None, repo: str | None, file: str | None, commits: int, serve: bool, json_: bool) -> None:
     """Run a control plane of PipeCD's shape, in an empty directory or prefix at URL; else in a temporary directory.
 
     Exit status 1 when a deployment was lost or doubled, when the readers differ, or when anything is damaged.
@@ -38,13 +43,25 @@ def command(*, url: str | None, repo: str | None, file: str | None, commits: int
         address = address_of(url) if url is not None else (Path(directory) / "log").as_uri()
         total = sum(len(commit.applications) for commit in history.commits)
         click.echo(f"{history.told}: {total} commands to 3 agents; one of them, and ops, will be killed", err=json_)
-        with progress_bar("commands handled") as bar:
-            task = bar.add_task("", total=total)
-            conducting = conduct(address, history.commits, lambda done: bar.update(task, completed=done))
-            try:
-                outcome = run(conducting)
-            except LogStoreError as error:
-                raise CouldNotRun(error) from error
+        place = url if url is not None else "a temporary directory"
+
+        async def conducted() -> Outcome:
+            async with console_beside(address, place, COLLECTIONS, LABELS) if serve else nullcontext():
+                with progress_bar("commands handled") as bar:
+                    task = bar.add_task("", total=total)
+                    outcome = await conduct(address, history.commits, lambda done: bar.update(task, completed=done))
+                _show(outcome, json_)
+                return outcome
+
+        try:
+            outcome = run(conducted())
+        except LogStoreError as error:
+            raise CouldNotRun(error) from error
+    if not outcome.kept:
+        click.get_current_context().exit(1)
+
+
+def _show(outcome: Outcome, json_: bool) -> None:
     if json_:
         requests = {who: {**asdict(used), "price_usd": used.price_usd} for who, used in outcome.requests.items()}
         click.echo(
@@ -53,8 +70,6 @@ def command(*, url: str | None, repo: str | None, file: str | None, commits: int
     else:
         for table in (_summary(outcome), _queries(outcome), requests_table(outcome.requests)):
             wide_console().print(table)
-    if not outcome.kept:
-        click.get_current_context().exit(1)
 
 
 def _summary(outcome: Outcome) -> Table:
