@@ -126,7 +126,7 @@ def test_no_docstring_of_a_face_speaks_of_awaiting(asynchronous: type, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "member"), [(name, each) for name, inner in sync_face.INNER.items() for each in inner]
+    ("name", "member"), [(name, each) for name, inner in sync_face.INNER.items() for each in sorted(inner)]
 )
 def test_what_is_left_out_is_there(name: str, member: str) -> None:
     """Nothing is left out of the face that is gone from the asyncio API."""
