@@ -679,8 +679,8 @@ class Log:
         """End the sessions silent for their seal time, by the store's own times; return what came of each open one.
 
         ``dry_run`` only says what would be done. ``writer``: only that writer's, at once, for who knows that it is gone
-        (one that lives loses nothing: it goes on in a new session). Cost: a survey; about eight requests per session
-        sealed, four for a tick. Raises Corrupt, Missing (of the survey), Unavailable.
+        (one that lives loses nothing: it goes on in a new session; but a leader that lives is Fenced). Cost: a survey;
+        about eight requests per session sealed, four for a tick. Raises Corrupt, Missing (of the survey), Unavailable.
         """
         if not dry_run:
             self._require_writable()

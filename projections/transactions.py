@@ -216,11 +216,11 @@ class Transaction:
             own = {key: document for (of, key), document in self._own.items() if of == kind}
             question = _Question(kind, where, order_by, limit, own, ())
             page = self._transactions.ask(question)
-            unlocked = [key for key in page.keys if (kind, key) not in self._locked]
+            unlocked = sorted(key for key in page.keys if (kind, key) not in self._locked)
             if not unlocked:
                 self._questions.append(_Question(kind, where, order_by, limit, own, page.keys))
                 return page._replace(rows=[row["doc"] for row in page.rows])
-            for key in unlocked:
+            for key in unlocked:  # by key, so that two questions in opposite orders do not wait for each other
                 await self._lock((kind, key))
         raise Conflict(f"what a transaction finds changes all the time kind={kind}; ask for less")
 

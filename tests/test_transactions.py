@@ -383,6 +383,25 @@ async def test_a_deadlock_ends_by_the_time_that_one_waits(scene: Scene) -> None:
 
 
 @directed
+async def test_questions_in_opposite_orders_do_not_wait_for_each_other(scene: Scene) -> None:
+    """`find` locks by key, whatever order it is asked for; both wait for a third, and then one for the other."""
+    async with leading(scene.machine("web")) as db:
+        for n, key in enumerate("abc"):
+            await db.collection("Doc").create(key, {"n": n})
+
+        async def ask(order: str) -> list[str]:
+            async with db.transaction() as tx:
+                return list((await tx.find("Doc", order_by=[order])).keys)
+
+        async with db.transaction() as tx:
+            await tx.get("Doc", "b")
+            asking = [asyncio.create_task(ask("n")), asyncio.create_task(ask("-n"))]
+            await asyncio.sleep(1)
+        assert await asyncio.gather(*asking) == [["a", "b", "c"], ["c", "b", "a"]]
+        assert free(db)
+
+
+@directed
 async def test_phantoms(scene: Scene) -> None:
     """What a question did not find, but would now, is Conflict at the commit; what changes no answer is nothing."""
     async with leading(scene.machine("web")) as db:
