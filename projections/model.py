@@ -1,5 +1,8 @@
 """Models: documents as the caller's own classes, dataclasses or pydantic models. Pure.
 
+A field that a model does not know is left out, and an update leaves it alone: a process of an older release works on.
+A document that is not as its model says is InvalidArgument: it is the caller's argument.
+
 pydantic is not needed: a model is whatever has ``model_validate`` and ``model_dump``, or is a dataclass. Of a dataclass
 the fields that are dataclasses, or lists, tuples or maps of such, are made so, too.
 """
@@ -48,7 +51,7 @@ def model_of(cls: type[T]) -> Model[T]:
     Deployment(status=1)
     """
     if hasattr(cls, "model_validate") and hasattr(cls, "model_dump"):
-        return _checked(cls, lambda document: cls.model_validate(thawed(document)), _dumped)  # type: ignore[attr-defined]
+        return _checked(cls, lambda document: _validated(cls, document), _dumped)
     if dataclasses.is_dataclass(cls):
         return _checked(cls, lambda document: _made(cls, document), dataclasses.asdict)
     raise InvalidArgument(f"a model is a dataclass or a pydantic model model={cls!r:.60}")
@@ -63,6 +66,14 @@ def _checked(cls: type[T], load: Callable[[Data], T], dump: Callable[[Any], Data
     return Model(load, dump_of)
 
 
+def _validated(cls: Any, document: Data) -> Any:
+    try:
+        return cls.model_validate(thawed(document))
+    except ValueError as error:  # pydantic's ValidationError is one
+        cause = " ".join(str(error).split())
+        raise InvalidArgument(f"a document is not as its model says model={cls.__name__} cause={cause:.200}") from error
+
+
 def _dumped(model: Any) -> Data:
     dumped: Data = model.model_dump(mode="json")
     return dumped
@@ -72,7 +83,7 @@ def _made(hint: Any, value: Any) -> Any:
     """``value`` as its annotation wants it."""
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         hints = _hints(hint if isinstance(hint, type) else type(hint))
-        return hint(**{name: _made(hints.get(name), item) for name, item in value.items()})  # type: ignore[operator]
+        return _made_of(hint, {name: _made(hints[name], item) for name, item in value.items() if name in hints})
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         models = [each for each in arguments if each is not type(None)]
@@ -82,6 +93,19 @@ def _made(hint: Any, value: Any) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {name: _made(arguments[1], item) for name, item in value.items()}
     return thawed(value)
+
+
+def _made_of(model: Any, values: dict[str, Any]) -> Any:
+    fields = [field for field in dataclasses.fields(model) if field.init]
+    required = (dataclasses.MISSING, dataclasses.MISSING)
+    missing = [
+        field.name
+        for field in fields
+        if field.name not in values and (field.default, field.default_factory) == required
+    ]
+    if missing:
+        raise InvalidArgument(f"a document is not as its model says model={model.__name__} missing={missing}")
+    return model(**{field.name: values[field.name] for field in fields if field.name in values})
 
 
 @lru_cache(maxsize=1_000)

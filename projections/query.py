@@ -313,7 +313,7 @@ class Query:
 
     def cursor(self, position: Position, scope: str) -> str:
         """Return an opaque token for a position, good for this query and this ``scope`` (store and projection)."""
-        return encode_token("cursor", [self._binding(scope), list(position.values), position.key])
+        return encode_token("cursor", [self.binding(scope), list(position.values), position.key])
 
     def parse_cursor(self, cursor: object, scope: str) -> Position:
         """Return the position that ``cursor`` stands for; InvalidCursor for all but what ``self.cursor`` returned."""
@@ -326,11 +326,12 @@ class Query:
             binding, values, key = decode_token("cursor", cursor)
         except (InvalidArgument, ValueError) as error:
             raise refusal from error
-        if binding != self._binding(scope):
+        if binding != self.binding(scope):
             raise refusal
         return Position(tuple(values), key)
 
-    def _binding(self, scope: str) -> bytes:
+    def binding(self, scope: str) -> bytes:
+        """Return what tells this query in this scope from others, for tokens that are good for no other. Cost: none."""
         return blake2b(scope.encode(), digest_size=12, key=self._fingerprint).digest()
 
 

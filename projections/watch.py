@@ -42,7 +42,8 @@ class DocumentChange(NamedTuple):
 async def watch(log: Log, view: View, where: Where, after: str | None) -> AsyncGenerator[DocumentChange, None]:
     """Yield what matches in a view of documents, and how that changes; from a token on, if there is one."""
     query = Query.parse(where)
-    told = 0 if after is None else _stamp_of(log, after)
+    binding = query.binding(f"{view.projection.name} {view.projection.version}")
+    told = 0 if after is None else _stamp_of(log, binding, after)
     subscription = view.subscribe()
     before, later = dict[str, Data](), set[str]()
     if after is not None:
@@ -57,7 +58,7 @@ async def watch(log: Log, view: View, where: Where, after: str | None) -> AsyncG
     for place, key in enumerate(first, 1):
         told = watermark if place == len(first) else told
         yield DocumentChange(
-            _type(before.get(key), key in now), key, documents[key], before.get(key), _token(log, told)
+            _type(before.get(key), key in now), key, documents[key], before.get(key), _token(log, binding, told)
         )
     while True:
         await subscription.wait()
@@ -68,7 +69,7 @@ async def watch(log: Log, view: View, where: Where, after: str | None) -> AsyncG
             matches = row.new is not None and query.matches(row.new)
             document = None if row.new is None else row.new["doc"]
             if (old is not None or matches) and not (matches and is_same(old, document)):
-                yield DocumentChange(_type(old, matches), row.key, document, old, _token(log, told))
+                yield DocumentChange(_type(old, matches), row.key, document, old, _token(log, binding, told))
 
 
 def _type(before: Data | None, matches: bool) -> Literal["added", "modified", "removed"]:
@@ -77,8 +78,8 @@ def _type(before: Data | None, matches: bool) -> Literal["added", "modified", "r
     return "added" if before is None else "modified"
 
 
-def _token(log: Log, told: int) -> str:
-    return encode_token("watch", [log.identity.id, told])
+def _token(log: Log, binding: bytes, told: int) -> str:
+    return encode_token("watch", [log.identity.id, binding, told])
 
 
 def _matching(table: Table, where: Where) -> dict[str, Data]:
@@ -91,10 +92,14 @@ def _document(view: View, key: str) -> Data | None:
     return None if row is None else row["doc"]
 
 
-def _stamp_of(log: Log, token: str) -> int:
+def _stamp_of(log: Log, binding: bytes, token: str) -> int:
     match decode_token("watch", token):
-        case [bytes() as store_id, int() as stamp] if 0 <= stamp <= STAMP_MAX:
+        case [bytes() as store_id, bytes() as bound, int() as stamp] if 0 <= stamp <= STAMP_MAX:
             if store_id != log.identity.id:
                 raise StaleStore(f"the token is of another store token={token!r:.60}; watch without it")
+            if bound != binding:
+                raise InvalidArgument(
+                    f"the token is of another question, collection or version token={token!r:.60}; watch without it"
+                )
             return stamp
     raise InvalidArgument(f"not a watch's token token={token!r:.60}; use that of a change")

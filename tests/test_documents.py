@@ -740,7 +740,7 @@ async def test_documents_as_models_that_validate(scene: Scene) -> None:
         await docs.modify("d", lambda model: Validated(model.n + 1))
         assert docs.get("d").n == 3
         await docs.update("d", {"n": "text"})
-        with pytest.raises(ValueError, match="no number"):
+        with pytest.raises(InvalidArgument, match=r"model=Validated cause=.*no number"):
             docs.get("d")
 
 
@@ -765,6 +765,25 @@ async def test_a_function_of_a_model_writes_what_it_changed_and_nothing_else(sce
             await (await deployments.update(key, rename)).settled(60)
         assert docs.get("e") == {"title": "b", "main": {"name": "m", "status": 1}}
         assert docs.get("f") == {"title": "b"}
+
+
+@directed
+async def test_a_dataclass_of_an_older_release_works_on(scene: Scene) -> None:
+    """What it does not know, at any depth, it does not see, and leaves alone; what it needs and lacks is told."""
+    async with serving(scene.machine("web")) as db:
+        docs, deployments = db.collection("Doc"), db.collection("Doc", Deployment)
+        stored = {"title": "a", "newer": 1, "main": {"name": "m", "newer": 2}}
+        await docs.create("d", stored)
+        assert deployments.get("d") == Deployment("a", main=Stage("m"))
+
+        def rename(deployment: Deployment) -> None:
+            deployment.title = "b"
+
+        await deployments.update("d", rename)
+        assert docs.get("d") == {**stored, "title": "b"}
+        await docs.create("e", {"title": "a", "main": {"status": 1}})
+        with pytest.raises(InvalidArgument, match=r"model=Stage missing=\['name'\]"):
+            deployments.get("e")
 
 
 async def test_what_is_no_model_is_refused() -> None:

@@ -44,6 +44,8 @@ class Server:
         self.file = stage.path / f"{len(stage.servers)}.notes"
         self._zygote = stage.zygote
         self._ended = False
+        self._notes: list[dict[str, Any]] = []
+        self._read_bytes = 0
         self.pid = stage.zygote.spawn("lead", url=stage.url, writer=name, file=str(self.file), how=how)
 
     def signal(self, number: int) -> None:
@@ -63,8 +65,14 @@ class Server:
 
     def notes(self) -> list[dict[str, Any]]:
         """What it noted, but for a line that it was killed in."""
-        lines = self.file.read_bytes().split(b"\n")[:-1] if self.file.exists() else []
-        return [json.loads(line) for line in lines]
+        if self.file.exists():
+            with self.file.open("rb") as file:
+                file.seek(self._read_bytes)
+                whole = file.read().rpartition(b"\n")[0]
+            if whole:
+                self._read_bytes += len(whole) + 1
+                self._notes += map(json.loads, whole.split(b"\n"))
+        return self._notes
 
     @property
     def done(self) -> int:
@@ -209,8 +217,8 @@ async def test_four_processes_under_all_signals_are_linearizable(stage: Stage, s
     rng = random.Random(seed)
     alive = [stage.server(f"s{number}") for number in range(4)]
     stopped: list[Server] = []
-    for _ in range(operations // 250):
-        await until(more_than(lambda: sum(server.done for server in stage.servers), 300), "somebody serves")
+    for _ in range(operations // 500):
+        await until(more_than(lambda: sum(server.done for server in stage.servers), 500), "somebody serves")
         server = max(alive, key=lambda server: (server.terms - server.ends, server.done))
         match rng.choice(["stop", "stop", "kill", "usurp"]):
             case "stop" if len(alive) > 1:

@@ -13,7 +13,7 @@ import pytest
 from logstore import InvalidArgument, StaleStore, Trimmed
 from logstore.errors import AlreadyExists, Conflict, NotFound
 from logstore.event import Data
-from logstore.token import encode_token
+from logstore.token import decode_token, encode_token
 from projections import Collection, Documents, DocumentStore, Index, Rejected
 from projections.watch import DocumentChange
 from tests.scene import Scene, directed, quick
@@ -325,7 +325,7 @@ async def test_tokens_that_are_none_are_refused(scene: Scene) -> None:
         await consumer.follow(docs)
         token = consumer.token
         assert token is not None
-        id_ = db._log.identity.id
+        id_, bound, _ = decode_token("watch", token)
         nonsense: list[Any] = [
             "",
             "nonsense",
@@ -335,10 +335,11 @@ async def test_tokens_that_are_none_are_refused(scene: Scene) -> None:
             token.replace("watch", "cursor"),
             encode_token("watch", []),
             encode_token("watch", [id_]),
-            encode_token("watch", [id_, -1]),
-            encode_token("watch", [id_, "1"]),
-            encode_token("watch", [id_, 1, 2]),
-            encode_token("watch", ["text", 1]),
+            encode_token("watch", [id_, bound, -1]),
+            encode_token("watch", [id_, bound, "1"]),
+            encode_token("watch", [id_, bound, 1, 2]),
+            encode_token("watch", ["text", bound, 1]),
+            encode_token("watch", [id_, 1]),
             5,
             b"watch",
         ]
@@ -346,12 +347,31 @@ async def test_tokens_that_are_none_are_refused(scene: Scene) -> None:
             with pytest.raises(InvalidArgument):
                 await anext(docs.watch(after=each))
         with pytest.raises(StaleStore):
-            await anext(docs.watch(after=encode_token("watch", [bytes(len(id_)), 1])))
+            await anext(docs.watch(after=encode_token("watch", [bytes(len(id_)), bound, 1])))
         for where in ("n", [("n", "~", 1)], None, 5):
             with pytest.raises(InvalidArgument):
                 await anext(docs.watch(where))  # type: ignore[arg-type]  # the mistake
         with pytest.raises(InvalidArgument):
-            await anext(docs.watch(after=encode_token("watch", [id_, (1 << 63)])))
+            await anext(docs.watch(after=encode_token("watch", [id_, bound, (1 << 63)])))
+
+
+@directed
+async def test_a_token_is_good_for_its_question_only(scene: Scene) -> None:
+    """With other clauses, in another collection, or in a later version of its own, it would leave changes out."""
+    newer = Collection("Doc", version=2)
+    consumer = Consumer()
+    async with serving(scene.machine("web"), DOC, Collection("Other")) as db:
+        await db.collection("Doc").create("a", {"n": 1})
+        await consumer.follow(db.collection("Doc"))
+        for watching in (
+            db.collection("Doc").watch([("n", ">=", 1)], after=consumer.token),
+            db.collection("Other").watch(WHERE, after=consumer.token),
+        ):
+            with pytest.raises(InvalidArgument, match="of another question"):
+                await anext(watching)
+    async with serving(scene.machine("newer"), newer) as db:
+        with pytest.raises(InvalidArgument, match="of another question"):
+            await anext(db.collection("Doc").watch(WHERE, after=consumer.token))
 
 
 @directed

@@ -122,7 +122,8 @@ def _commands() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Answer commands until stdin ends."""
+    """Answer commands until stdin ends, and kill whoever is alive then: a test that was stopped cannot."""
+    alive: set[int] = set()
     jobs = {"write": write, "lead": lead, **JOBS}
     for command in _commands():
         match command:
@@ -137,12 +138,16 @@ def main() -> None:
                         traceback.print_exc()
                     finally:
                         os._exit(status)
+                alive.add(pid)
                 answer = pid
             case {"wait": int(pid)}:
                 answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                alive.discard(pid)
             case _:
                 raise AssertionError(command)
         os.write(1, b"%d\n" % answer)
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
