@@ -330,12 +330,13 @@ def test_importers_create_documents_whole() -> None:
     collection = Collection("Doc", owners=owners, importers="import-?", guard=guard)
     whole = {"sync": 1, "info": {"host": "h"}}
     assert judged(None, CREATE, whole, by=collection, writer="import-1") == whole
-    for before, write, data, writer, told in [
+    refused: list[tuple[Data | None, Write, Data, str, str]] = [
         (None, CREATE, whole, "import", "is written by"),
         (None, CREATE, whole, "piped-1", "is written by"),
         (whole, UPDATE, {"sync": 2}, "import-1", "sync is written by"),
         (None, CREATE, {"sync": "bad"}, "import-1", "the guard"),
-    ]:
+    ]
+    for before, write, data, writer, told in refused:
         with pytest.raises(Rejected, match=told):
             judged(before, write, data, by=collection, writer=writer)
 

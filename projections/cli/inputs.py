@@ -10,14 +10,22 @@ from contextlib import suppress
 from io import UnsupportedOperation
 from typing import BinaryIO, Final
 
+import click
+
 from logstore.errors import InvalidArgument, LimitExceeded
 
-__all__ = ["batches_of_lines"]
+__all__ = ["Stopped", "batches_of_lines"]
 
 BATCH_LINES_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 2 << 20  # as JSON; packed it may be more than twice that
 LINE_BYTES_MAX: Final = 8 << 20
 CHUNK_BYTES: Final = 1 << 16
+
+
+class Stopped(click.ClickException):
+    """What stopped the taking in of an input, and how far it is."""
+
+    exit_code = 2
 
 
 async def batches_of_lines(stream: BinaryIO, name: str) -> AsyncIterator[list[bytes]]:

@@ -12,7 +12,7 @@ import click
 from logstore.errors import InvalidArgument
 from projections import Collection, Projection
 
-__all__ = ["load_collections", "load_labels", "load_projection", "projection_option"]
+__all__ = ["load_collection", "load_collections", "load_labels", "load_projection", "projection_option"]
 
 projection_option = click.option(
     "--projection",
@@ -33,6 +33,16 @@ def load_projection(text: str) -> Projection:
     projection = found()
     projection.check()
     return projection
+
+
+def load_collection(text: str) -> Collection:
+    """Return the one collection that ``text`` names."""
+    found = _load(text, "--collection", "package.module:NAME")
+    if isinstance(found, list | tuple):
+        raise InvalidArgument(f"names several collections --collection={text}; name one of them")
+    if not isinstance(found, Collection):
+        raise InvalidArgument(f"no Collection --collection={text}")
+    return found
 
 
 def load_collections(text: str) -> Sequence[Collection]:
