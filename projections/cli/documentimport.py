@@ -21,6 +21,7 @@ from logstore.event import Data, EventEncoder
 from projections import Documents
 from projections.cli.documentlines import document_digest, document_of_line, shown_digest
 from projections.cli.inputs import Stopped
+from projections.model import PLAIN, Model
 
 __all__ = ["DocumentImport", "Verification"]
 
@@ -65,12 +66,14 @@ class DocumentImport:
         label: str,
         key_field: str | None = None,
         *,
+        model: Model[Any] = PLAIN,
         batch_documents: int = BATCH_DOCUMENTS,
     ) -> None:
         self._documents = documents
         self._kind = kind
         self._label = label
         self._key_field = key_field
+        self._model = model
         self._batch_documents = batch_documents
         self._encoder = EventEncoder()
         self._held: dict[str, _Held] = {}
@@ -120,9 +123,19 @@ class DocumentImport:
                 self._refuse(held.line, f"line {first.line} has another document of this key", key)
         elif key in self._documents:
             self.found += 1
+        elif (misfit := self._misfit(document)) is not None:
+            self._refuse_document(key, misfit)
         else:
             self._absent.append((key, document))
             self._absent_bytes += len(line)
+
+    def _misfit(self, document: Data) -> Exception | None:
+        """What stands against making an object of a document."""
+        try:
+            self._model.load(document)
+        except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+            return error
+        return None
 
     async def _create_batch(self) -> None:
         """Create what was gathered, all at once, and take down what became of each."""
@@ -130,29 +143,31 @@ class DocumentImport:
         creations = (self._documents.create(key, document, type=TYPE) for key, document in absent)
         outcomes = await asyncio.gather(*creations, return_exceptions=True)
         errors = [
-            (self._held[key].line, key, outcome)
+            (key, outcome)
             for (key, _), outcome in zip(absent, outcomes, strict=True)
             if isinstance(outcome, BaseException)
         ]
         self.created += len(absent) - len(errors)
         trouble: LogStoreError | None = None
-        for line, key, error in errors:
+        for key, error in errors:
             match error:
                 case AlreadyExists():
                     self.found += 1
                 case LogStoreError() if not isinstance(error, Conflict | InvalidArgument | LimitExceeded):
                     trouble = trouble or error
                 case Exception():  # also what a guard, or upcast, did not expect
-                    self._told.add(key)
-                    self._refuse(
-                        line, f"{type(error).__name__}: {error}{'' if 'key=' in str(error) else f' key={key!r:.80}'}"
-                    )
+                    self._refuse_document(key, error)
                 case _:
                     raise error
         if trouble is not None:
             raise Stopped(
                 f"{self._label}: {type(trouble).__name__}: {trouble}\n{self}; run it again: it finds what is there"
             ) from trouble
+
+    def _refuse_document(self, key: str, error: Exception) -> None:
+        self._told.add(key)
+        why = " ".join(str(error).split())  # one line of it, whoever's words they are
+        self._refuse(self._held[key].line, f"{type(error).__name__}: {why}", key)
 
     def _refuse(self, line: int, why: str, key: str | None = None) -> None:
         self._tell(line, why, key)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import click
 
@@ -27,8 +27,9 @@ from projections.cli.documentimport import DocumentImport
 from projections.cli.inputs import Stopped, batches_of_lines
 from projections.cli.jsonlines import event_and_place
 from projections.cli.marks import Mark, RunningDigest, end_sessions, find_mark, with_mark, with_origin
-from projections.cli.projection import load_collection
+from projections.cli.projection import load_collection, load_model
 from projections.cli.terminal import address_of, as_json, json_option, open_log, progress_bar, run, url_argument
+from projections.model import PLAIN, Model
 
 __all__ = ["Import", "command"]
 
@@ -43,6 +44,7 @@ BATCH_BYTES_MAX: Final = (8 << 20) - (1 << 10)  # likewise, less what a mark may
 @click.option("--writer", "name", default="import", show_default=True, help="Write under this writer's name.")
 @click.option("--source", metavar="NAME", help="What the input is called; by default its first event tells it apart.")
 @click.option("--collection", metavar="MODULE:NAME", help="Which collection the documents become part of.")
+@click.option("--model", metavar="MODULE:CLASS", help="Refuse documents of which this class cannot be made.")
 @click.option("--key", "key_field", metavar="FIELD", help="Which field of a document is its key; by default id.")
 @json_option
 def command(
@@ -53,6 +55,7 @@ def command(
     name: str,
     source: str | None,
     collection: str | None,
+    model: str | None,
     key_field: str | None,
     json_: bool,
 ) -> None:
@@ -70,15 +73,23 @@ def command(
     if not name:
         raise InvalidArgument("needs a name --writer=''")
     if as_ == "events":
-        if collection is not None or key_field is not None:
-            raise InvalidArgument("--collection and --key are for documents; add --as documents")
+        if collection is not None or model is not None or key_field is not None:
+            raise InvalidArgument("--collection, --model and --key are for documents; add --as documents")
         run(_import_events(url, file, name, source, json_))
         return
     if collection is None:
         raise InvalidArgument("documents need their collection; name it by --collection MODULE:NAME")
     if source is not None:
         raise InvalidArgument("documents are known by their keys; leave out --source")
-    work = _import_documents(url, file, name, load_collection(collection), key_field=key_field, json_=json_)
+    work = _import_documents(
+        url,
+        file,
+        name,
+        load_collection(collection),
+        key_field=key_field,
+        model=PLAIN if model is None else load_model(model),
+        json_=json_,
+    )
     if not run(work):
         click.get_current_context().exit(1)
 
@@ -99,7 +110,14 @@ async def _import_events(url: str, file: str, name: str, source: str | None, jso
 
 
 async def _import_documents(
-    url: str, file: str, name: str, collection: Collection, *, key_field: str | None, json_: bool
+    url: str,
+    file: str,
+    name: str,
+    collection: Collection,
+    *,
+    key_field: str | None,
+    model: Model[Any],
+    json_: bool,
 ) -> bool:
     """Import them; whether all of them are there, as in the file."""
     if collection.exclusive:
@@ -118,7 +136,7 @@ async def _import_documents(
             await end_sessions(log, name)
             async with DocumentStore.open(log, writer=name, collections=[collection]) as db:
                 documents = db.collection(collection.kind)
-                importing = DocumentImport(documents, collection.kind, lines.label, key_field)
+                importing = DocumentImport(documents, collection.kind, lines.label, key_field, model=model)
                 await _take_in(importing, lines)
                 verified = await importing.verify()
     if json_:

@@ -33,11 +33,12 @@ async def batches_of_lines(stream: BinaryIO, name: str) -> AsyncIterator[list[by
 
     Raises LimitExceeded for a line without end, InvalidArgument where the stream, by its ``name``, cannot be read.
     """
-    rest = b""
+    rest, whole = b"", 0
     async for chunk in _chunks(stream, name):
         *lines, rest = (rest + chunk).split(b"\n")
+        whole += len(lines)
         if len(rest) > LINE_BYTES_MAX:
-            raise LimitExceeded(f"a line is too long input={name} limit={LINE_BYTES_MAX}")
+            raise LimitExceeded(f"a line is too long input={name} line={whole + 1} limit={LINE_BYTES_MAX}")
         batch: list[bytes] = []
         size = 0
         for line in lines:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,20 +42,29 @@ def never_negative(_before: Mapping[str, Any] | None, after: Mapping[str, Any] |
 DOCS = Collection("Doc", guard=never_negative)
 SEATS = Collection("Seat", unique=True)
 OWNED = Collection("Owned", owners={"sync": "agent-*", "disabled": "web-*"}, importers="import")
+OWNED_SEATS = Collection("Owned seat", unique=True, owners=OWNED.owners, importers="import")
 CLOSED = Collection("Closed", owners={"sync": "agent-*"})
 LED = Collection("Led", exclusive=True)
 BOTH = [DOCS, SEATS]
 
 
-def document(n: int, **more: Any) -> dict[str, Any]:
+@dataclass
+class Model:
+    """What a control plane makes of a document."""
+
+    id: str
+    n: int
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def document(n: int, /, **more: Any) -> dict[str, Any]:
     return {"id": f"d-{n}", "n": n, **more}
 
 
 def digest_by_the_rfc(text: str) -> str:
     """The digest of an export, as RFC 0007 tells its readers to compute it."""
     total = 0
-    for line in text.splitlines():
-        fields = json.loads(line)
+    for fields in records(text):
         key = fields["key"].encode()
         packed = json.dumps(fields["document"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         total += int.from_bytes(hashlib.sha256(len(key).to_bytes(4, "big") + key + packed).digest(), "big")
@@ -80,16 +90,18 @@ def as_json_lines(*documents: Mapping[str, Any]) -> str:
     return lines(*({"key": each["id"], "document": each} for each in documents))
 
 
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
 def there(tool: Tool, place: object, collection: str = "DOCS") -> dict[str, Any]:
-    return {
-        each["key"]: each["document"] for each in map(json.loads, back(tool, place, collection).stdout.splitlines())
-    }
+    return {each["key"]: each["document"] for each in records(back(tool, place, collection).stdout)}
 
 
 # There and back ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("collection", ["DOCS", "SEATS", "OWNED"])
+@pytest.mark.parametrize("collection", ["DOCS", "SEATS", "OWNED", "OWNED_SEATS"])
 def test_documents_come_and_go_as_they_are(tool: Tool, tmp_path: Path, collection: str) -> None:
     """As lines with their keys and without; count and digest are the same in the file, the collection, the export."""
     documents = [document(n, sync={"status": n}, disabled=False, nothing=None) for n in range(5)]
@@ -103,7 +115,7 @@ def test_documents_come_and_go_as_they_are(tool: Tool, tmp_path: Path, collectio
     assert values["digest"] == values["stored_digest"] == digest
     assert f"5 documents exported digest={digest}" in exported.stderr
     plain = back(tool, tmp_path, collection, "--key", "id")
-    assert list(map(json.loads, plain.stdout.splitlines())) == documents
+    assert records(plain.stdout) == documents
     for text in (exported.stdout, plain.stdout):
         again = bring(tool, tmp_path / "other", text, collection)
         assert (again.exit_code, again.stdout.count(digest)) == (0, 2)
@@ -395,8 +407,8 @@ def test_killed_for_real_it_goes_on(tool: Tool, tmp_path: Path) -> None:
         ('{"id": "", "n": 1}', "needs 1 to 1024 bytes"),
         ('{"id": "d", "n": NaN}', "NaN is no JSON"),
         ('{"id": "d", "n": 1e999}', 'a number is too large for 64 bits field=document; write {"$float": "Infinity"}'),
-        ('{"id": "d", "n": 18446744073709551616}', "key='d'"),
-        ('{"id": "d", "n": "\\ud800"}', "key='d'"),
+        ('{"id": "d", "n": 18446744073709551616}', "cannot be stored key=d in=data"),
+        ('{"id": "d", "n": "\\ud800"}', "cannot be stored key=d in=data"),
         ('{"id": "d", "at": {"$date": "2026-01-01"}}', "a field name that begins with $ stands for what JSON cannot"),
         ('{"id": "d", "n": -1}', "line 2 key='d': Conflict: create refused: n is negative"),
         ('{"id": "d", "n": "text"}', "line 2 key='d': TypeError: "),
@@ -415,14 +427,25 @@ def test_a_bad_line_is_told_and_the_others_are_imported(tool: Tool, tmp_path: Pa
 
 
 def test_one_that_is_too_large_is_told(tool: Tool, tmp_path: Path) -> None:
-    """The others are there, in segments that hold some MB each."""
+    """By line and key; the others are there, also where one alone fills a segment. A line without end stops it."""
     large = [document(n, x="y" * (3 << 20)) for n in range(3)]
-    huge = document(9, x=[10**9] * 750_000, y="z" * (6 << 20))
-    result = bring(tool, tmp_path, lines(*large, document(8)), "DOCS", "--json")
-    assert (result.exit_code, told(result)["created"]) == (0, 4)
-    refused = bring(tool, tmp_path, lines(document(7)) + json.dumps(huge)[:-1] + "\n", "DOCS")
-    assert refused.exit_code != 0
-    assert len(there(tool, tmp_path)) in (4, 5)
+    huge = document(9, x=[1.5] * 1_500_000)  # eight MB as JSON, and twice that as stored
+    result = bring(tool, tmp_path, lines(*large, huge, document(8)), "DOCS", "--json")
+    assert (result.exit_code, told(result)["created"], told(result)["differing"]) == (1, 4, ["d-9"])
+    assert "stdin: line 4 key='d-9': LimitExceeded: too much at once" in result.stderr
+    endless = bring(tool, tmp_path, lines(document(7), document(6, x="y" * (9 << 20))))
+    assert (endless.exit_code, "a line is too long input=stdin line=2 limit=" in endless.stderr) == (2, True)
+
+
+def test_documents_fit_a_model(tool: Tool, tmp_path: Path) -> None:
+    """Of which no object can be made is told; the others are stored as they are, without the model's defaults."""
+    fits, misses, strange = {"id": "d-1", "n": 1}, {"id": "d-2"}, {"id": "d-3", "n": 1, "more": 2}
+    result = bring(tool, tmp_path, lines(fits, misses, strange), "DOCS", f"--model={__name__}:Model", "--json")
+    assert (result.exit_code, told(result)["created"], told(result)["refused"]) == (1, 1, 2)
+    first, second, _ = result.stderr.splitlines()
+    assert first.startswith("stdin: line 2 key='d-2': TypeError: ")
+    assert second.startswith("stdin: line 3 key='d-3': TypeError: ")
+    assert there(tool, tmp_path) == {"d-1": fits}
 
 
 def test_a_hundred_refusals_have_one_cause(tool: Tool, tmp_path: Path) -> None:
@@ -467,6 +490,8 @@ def test_exclusive_collections_are_refused(tool: Tool, tmp_path: Path) -> None:
         (("--as", "documents", "--collection", "nonsense"), "needs package.module:NAME --collection=nonsense"),
         (("--as", "documents", f"--collection={__name__}:BOTH"), "names several collections"),
         (("--as", "documents", f"--collection={__name__}:TEXT"), "no Collection --collection="),
+        (("--as", "documents", f"--collection={__name__}:DOCS", f"--model={__name__}:TEXT"), "no class --model="),
+        (("--as", "documents", f"--collection={__name__}:DOCS", "--model=builtins:int"), "a model is a dataclass"),
     ],
 )
 def test_arguments_that_do_not_go_together(tool: Tool, tmp_path: Path, arguments: Sequence[str], message: str) -> None:
@@ -568,11 +593,13 @@ def pipecd(kind: str) -> str:
 
 
 async def test_pipecd_moves_in_and_out(tool: Tool, tmp_path: Path) -> None:
-    """Rows of MySQL's Data columns, stages made a map by jq's or Python's hand: owned fields too; asked, and exported."""
+    """Rows of MySQL's Data columns, stages made a map, owned fields too: they are asked, and exported as they came."""
     place = tmp_path / "cp"
-    deployments = [{**each, "stages": by_id(each["stages"])} for each in DEPLOYMENTS]  # type: ignore[arg-type, dict-item]
+    deployments = [{**each, "stages": by_id(each["stages"])} for each in DEPLOYMENTS]  # type: ignore[arg-type]
     rows: dict[str, list[Any]] = {"Application": APPLICATIONS, "Deployment": deployments, "Command": COMMANDS}
-    raw = tool("import", str(place), "--as=documents", pipecd("Deployment"), stdin=lines(*DEPLOYMENTS))
+    raw = await asyncio.to_thread(
+        tool, "import", str(place), "--as=documents", pipecd("Deployment"), stdin=lines(*DEPLOYMENTS)
+    )
     assert (raw.exit_code, raw.stderr.count("key='d-")) == (1, 3)  # a list of stages: the guard does not expect one
     for kind, found in rows.items():
         result = await asyncio.to_thread(
@@ -588,6 +615,6 @@ async def test_pipecd_moves_in_and_out(tool: Tool, tmp_path: Path) -> None:
             assert sorted(db.collection(question.kind).find(question.where, question.order_by).keys) == keys
     for kind, found in rows.items():
         exported = await asyncio.to_thread(tool, "export", str(place), pipecd(kind), "--key", "id")
-        assert list(map(json.loads, exported.stdout.splitlines())) == found
+        assert records(exported.stdout) == found
         total = sum(document_digest(each["id"], each) for each in found)
         assert f"digest={shown_digest(total)}" in exported.stderr
