@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -61,14 +62,14 @@ def document(n: int, /, **more: Any) -> dict[str, Any]:
     return {"id": f"d-{n}", "n": n, **more}
 
 
-def digest_by_the_rfc(text: str) -> str:
-    """The digest of an export, as RFC 0007 tells its readers to compute it."""
-    total = 0
-    for fields in records(text):
-        key = fields["key"].encode()
-        packed = json.dumps(fields["document"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        total += int.from_bytes(hashlib.sha256(len(key).to_bytes(4, "big") + key + packed).digest(), "big")
-    return f"{total % (1 << 256):064x}"
+RFC = Path(__file__).parents[2] / "docs/rfcs/0007-export-and-import.md"
+
+
+def digest_by_the_rfc(exported: str) -> str:
+    """The digest of an export, by the lines of Python that RFC 0007 gives its readers."""
+    [code] = re.findall(r"^    import hashlib.*?(?=^\S)", RFC.read_text(), re.MULTILINE | re.DOTALL)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, input=exported, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def bring(tool: Tool, place: object, text: str | bytes, collection: str = "DOCS", *arguments: str) -> Result:
