@@ -42,6 +42,7 @@ def never_negative(_before: Mapping[str, Any] | None, after: Mapping[str, Any] |
 
 DOCS = Collection("Doc", guard=never_negative)
 SEATS = Collection("Seat", unique=True)
+ANYTHING = Collection("Anything")
 OWNED = Collection("Owned", owners={"sync": "agent-*", "disabled": "web-*"}, importers="import")
 OWNED_SEATS = Collection("Owned seat", unique=True, owners=OWNED.owners, importers="import")
 CLOSED = Collection("Closed", owners={"sync": "agent-*"})
@@ -153,10 +154,10 @@ def test_export_and_import_are_each_others_inverse(
     text = lines(*(fields_of_document(key, each, None) for key, each in documents.items()))
     digest = shown_digest(sum(document_digest(key, each) for key, each in documents.items()))
     for name, line in (("a", text), ("b", "")):
-        result = bring(tool, place / name, line or back(tool, place / "a").stdout_bytes)
+        result = bring(tool, place / name, line or back(tool, place / "a", "ANYTHING").stdout_bytes, "ANYTHING")
         assert result.exit_code == 0, result.stderr
         assert result.stdout.count(f"{len(documents)} documents digest={digest}") == 2
-        assert there(tool, place / name) == {key: to_json(each) for key, each in documents.items()}
+        assert there(tool, place / name, "ANYTHING") == {key: to_json(each) for key, each in documents.items()}
 
 
 @given(st.text(min_size=1, max_size=9), st.dictionaries(names, values, max_size=4))
