@@ -38,6 +38,7 @@ _WANTED: Final = ("kind", "key", "type")
 _EVENT: Final = "kind, key, type, data"
 _PLACE: Final = {"stamp", "time", "writer", "chapter", "session", "seq", "settled"}
 _NESTING_MAX: Final = 500
+_SAME: Final = {str, int, bool, type(None)}  # most values: JSON says them as they are
 
 
 class Place(NamedTuple):
@@ -75,6 +76,8 @@ def fields_of_event(event: StoredEvent) -> dict[str, Any]:
 
 def to_json(value: Any) -> Any:
     """Return what an event holds as what JSON can say."""
+    if type(value) in _SAME:
+        return value
     match value:
         case bytes():
             return {"$bytes": base64.b64encode(value).decode()}
