@@ -89,7 +89,7 @@ class DocumentImport:
 
     def __str__(self) -> str:
         return (
-            f"imported: lines 1 to {self._lines} of {self._label}: {self.created} documents created,"
+            f"read lines 1 to {self._lines} of {self._label}: {self.created} documents created,"
             f" {self.found} that were there before, {self.repeated} repeated, {self.refused} refused"
         )
 
@@ -195,7 +195,7 @@ class DocumentImport:
             try:
                 digest = document_digest(key, self._documents.get(key, settled=True))
             except NotFound:
-                self._tell_differing(key, "it is not there: others deleted it")
+                self._tell_differing(key, "it is not there: what others wrote, or deleted, came between")
                 differing.append(key)
                 continue
             stored += 1

@@ -424,7 +424,7 @@ def test_a_bad_line_is_told_and_the_others_are_imported(tool: Tool, tmp_path: Pa
     complaint, summary = result.stderr.splitlines()
     assert complaint.startswith("stdin: line 2")
     assert message in complaint
-    assert summary.startswith("imported: lines 1 to 3 of stdin: 2 documents created, 0 that were there")
+    assert summary.startswith("read lines 1 to 3 of stdin: 2 documents created, 0 that were there")
     assert sorted(there(tool, tmp_path)) == ["d-1", "d-3"]
 
 
