@@ -153,10 +153,11 @@ class Collection:
     ``indexes``: as those of a projection. ``unique``: creation answers at once which of many callers has won, for one
     request more; keys have at most 200 bytes then, 255 as escaped in names. ``exclusive``: written by one leading
     process at a time, in transactions; a kind is exclusive or shared for ever. ``owners``: who alone may write a field,
-    as a writer's name or a pattern of ``fnmatch``. ``guard(before, after)`` raises ``Rejected`` for a change that must
-    not be; None stands for no document. ``version``: raise it when ``unique``, owners, the guard, or what a document
-    looks like, change; ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one
-    up to date. Make a collection unique when nobody writes by a lower version any more.
+    as a writer's name or a pattern of ``fnmatch``; ``importers``, named likewise: who may create a document whole, with
+    fields that others own. ``guard(before, after)`` raises ``Rejected`` for a change that must not be; None stands for
+    no document. ``version``: raise it when ``unique``, owners, the guard, or what a document looks like, change;
+    ``upcast(data, version)`` then brings a document, or a patch, that was written under a lower one up to date. Make a
+    collection unique when nobody writes by a lower version any more.
 
     >>> Collection("Deployment", indexes=[Index("project_id", "-updated_at")])
     Collection('Deployment', version=1)
@@ -170,6 +171,7 @@ class Collection:
         unique: bool = False,
         exclusive: bool = False,
         owners: Mapping[str, str] | None = None,
+        importers: str | None = None,
         guard: Guard | None = None,
         version: int = 1,
         upcast: Upcast | None = None,
@@ -185,6 +187,11 @@ class Collection:
         self.unique = unique
         self.exclusive = exclusive
         self.owners = dict(owners or {})
+        if importers is not None and (type(importers) is not str or not importers):
+            raise InvalidArgument(
+                f"importers are a writer's name or a pattern collection={kind} importers={importers!r:.40}"
+            )
+        self.importers = importers
         self.guard = guard
         self.version = version
         self.upcast = upcast
@@ -218,11 +225,16 @@ class Collection:
                 raise Rejected("nothing to write")
             if self.upcast is not None and write.schema < self.version:
                 data = self.upcast(data, write.schema)
-            self._require_owner(data, writer)
+            if not (write.do == "create" and self.may_import(writer)):
+                self._require_owner(data, writer)
             after = data if write.do == "create" else merge_patch(before, data)
         if self.guard is not None:
             self.guard(before, after)
         return after
+
+    def may_import(self, writer: str) -> bool:
+        """Whether a writer may create documents whole, with fields that others own."""
+        return self.importers is not None and fnmatchcase(writer, self.importers)
 
     def _require_owner(self, data: Data, writer: str) -> None:
         for path, pattern in self._owned:

@@ -319,6 +319,28 @@ def test_only_owners_write_their_fields(writer: str, patch: Data, is_allowed: bo
     assert before == {"sync": {"status": 0}, "info": {"host": "a", "port": 0}}
 
 
+def test_importers_create_documents_whole() -> None:
+    """With fields that others own, of several owners too; they update as everybody does, and a guard is heard."""
+
+    def guard(before: Data | None, after: Data | None) -> None:
+        if (after or {}).get("sync") == "bad":
+            raise Rejected("the guard")
+
+    owners = {"sync": "piped-*", "info.host": "web"}
+    collection = Collection("Doc", owners=owners, importers="import-?", guard=guard)
+    whole = {"sync": 1, "info": {"host": "h"}}
+    assert judged(None, CREATE, whole, by=collection, writer="import-1") == whole
+    refused: list[tuple[Data | None, Write, Data, str, str]] = [
+        (None, CREATE, whole, "import", "is written by"),
+        (None, CREATE, whole, "piped-1", "is written by"),
+        (whole, UPDATE, {"sync": 2}, "import-1", "sync is written by"),
+        (None, CREATE, {"sync": "bad"}, "import-1", "the guard"),
+    ]
+    for before, write, data, writer, told in refused:
+        with pytest.raises(Rejected, match=told):
+            judged(before, write, data, by=collection, writer=writer)
+
+
 def test_older_data_is_brought_up_before_it_is_judged() -> None:
     """Documents and patches of a lower schema go through upcast; those of this one, or of a higher one, do not."""
     asked: list[int] = []
@@ -356,6 +378,8 @@ def test_judging_changes_nothing_that_was_given() -> None:
         {"kind": "Doc", "version": "1"},
         {"kind": "Doc", "owners": {"a..b": "web"}},
         {"kind": "Doc", "owners": {"": "web"}},
+        {"kind": "Doc", "importers": ""},
+        {"kind": "Doc", "importers": ["import"]},
     ],
 )
 def test_a_collection_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:

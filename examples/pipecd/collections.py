@@ -6,7 +6,8 @@ compared with ``==`` or ``in`` comes first, what is ordered by or compared with 
 
 *Owners* go by the name under which a process writes. The names begin as PipeCD's FileDB called its roles: ``client-``
 serves the web and pipectl, ``agent-`` serves the pipeds, ``ops-`` does what is due now and then. An owned field is
-left out when somebody else creates the document, and reads as null until its owner writes it.
+left out when somebody else creates the document, and reads as null until its owner writes it. What comes from another
+control plane is created whole, by ``import``, which owns nothing (``logstore import --as documents``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from projections import Collection, Index
 CLIENT: Final = "client-*"
 AGENT: Final = "agent-*"
 OPS: Final = "ops-*"
+IMPORT: Final = "import"
 
 APPLICATION: Final = Collection(
     "Application",
@@ -39,6 +41,7 @@ APPLICATION: Final = Collection(
         "deleted_at": CLIENT,
         "deploy_targets_by_plugin": CLIENT,
     },
+    importers=IMPORT,
 )
 
 DEPLOYMENT: Final = Collection(
@@ -55,6 +58,7 @@ DEPLOYMENT: Final = Collection(
     ],
     guard=guards.deployment,
     owners=dict.fromkeys(("status", "status_reason", "stages", "metadata", "metadata_v2", "completed_at"), AGENT),
+    importers=IMPORT,
 )
 
 DEPLOYMENT_CHAIN: Final = Collection(
@@ -90,6 +94,7 @@ PIPED: Final = Collection(
         "desired_version": CLIENT,
         "disabled": CLIENT,
     },
+    importers=IMPORT,
 )
 
 # People choose a project's id, so two of them may choose the same: one learns at once that it was second. Elsewhere ids
@@ -114,6 +119,7 @@ EVENT: Final = Collection(
         Index("project_id", "-updated_at"),  # 20
     ],
     owners={"handled_at": AGENT, "status_description": AGENT},
+    importers=IMPORT,
 )
 
 API_KEY: Final = Collection(
@@ -124,6 +130,7 @@ API_KEY: Final = Collection(
     ],
     guard=guards.api_key,
     owners={"disabled": CLIENT, "last_used_at": OPS},
+    importers=IMPORT,
 )
 
 COLLECTIONS: Final = (

@@ -1,8 +1,8 @@
-"""``logstore import``: append what ``export`` wrote, or lines like it, each event exactly once.
+"""``logstore import``: append what ``export`` wrote, or lines like it, each event exactly once; or create documents.
 
-What is stored is always a beginning of the input. Its marks (``marks.py``) are in the log, each stored together with
-the events that it speaks of. So an import that was broken off, anywhere, is run again as it was: what is there is
-skipped.
+What is stored of events is always a beginning of the input. Its marks (``marks.py``) are in the log, each stored
+together with the events that it speaks of. So an import that was broken off, anywhere, is run again as it was: what is
+there is skipped. Documents are in ``documentimport.py``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import click
 
@@ -22,10 +22,14 @@ from logstore.errors import InvalidArgument, LimitExceeded
 from logstore.event import EventEncoder
 from logstore.filestore import RetryingStore, open_filestore
 from logstore.filestore.base import FileStore
-from projections.cli.inputs import batches_of_lines
+from projections import Collection, DocumentStore
+from projections.cli.documentimport import DocumentImport
+from projections.cli.inputs import Stopped, batches_of_lines
 from projections.cli.jsonlines import event_and_place
 from projections.cli.marks import Mark, RunningDigest, end_sessions, find_mark, with_mark, with_origin
+from projections.cli.projection import load_collection, load_model
 from projections.cli.terminal import address_of, as_json, json_option, open_log, progress_bar, run, url_argument
+from projections.model import PLAIN, Model
 
 __all__ = ["Import", "command"]
 
@@ -33,55 +37,145 @@ BATCH_EVENTS_MAX: Final = 10_000  # what append_many takes at once
 BATCH_BYTES_MAX: Final = (8 << 20) - (1 << 10)  # likewise, less what a mark may weigh
 
 
-class Stopped(click.ClickException):
-    """What stopped the import, and how far it is."""
-
-    exit_code = 2
-
-
 @click.command()
 @url_argument
 @click.argument("file", default="-")
-@click.option("--writer", "name", default="import", show_default=True, help="Append under this writer's name.")
+@click.option("--as", "as_", type=click.Choice(["events", "documents"]), default="events", show_default=True)
+@click.option("--writer", "name", default="import", show_default=True, help="Write under this writer's name.")
 @click.option("--source", metavar="NAME", help="What the input is called; by default its first event tells it apart.")
+@click.option("--collection", metavar="MODULE:NAME", help="Which collection the documents become part of.")
+@click.option("--model", metavar="MODULE:CLASS", help="Refuse documents of which this class cannot be made.")
+@click.option("--key", "key_field", metavar="FIELD", help="Which field of a document is its key; by default id.")
 @json_option
-def command(url: str, file: str, name: str, source: str | None, json_: bool) -> None:
+def command(
+    *,
+    url: str,
+    file: str,
+    as_: str,
+    name: str,
+    source: str | None,
+    collection: str | None,
+    model: str | None,
+    key_field: str | None,
+    json_: bool,
+) -> None:
     """Append the events in FILE (stdin without one) to the log at URL, which is made if there is none.
 
     WRITES. Lines are those of export, or {"kind": …, "key": …, "type": …, "data": {…}, "meta": {…}}. Where an event
     stood before goes into its meta, as "imported". Interrupted, or stopped by a bad line that you mended, run it again
     with the same writer: what is stored already is skipped, also if the input has grown at its end. One import at a
     time per writer: what another one left open under that name is ended.
+
+    With --as documents lines are documents, each with its key in a field, or {"key": …, "document": {…}} as export
+    --collection writes them. Each is created unless it is there; then all are compared, and count and digest printed.
+    Exit status 1 when not all of them are there as in FILE. Interrupted, run it again.
     """
     if not name:
         raise InvalidArgument("needs a name --writer=''")
-    run(_import(url, file, name, source, json_))
+    if as_ == "events":
+        if collection is not None or model is not None or key_field is not None:
+            raise InvalidArgument("--collection, --model and --key are for documents; add --as documents")
+        run(_import_events(url, file, name, source, json_))
+        return
+    if collection is None:
+        raise InvalidArgument("documents need their collection; name it by --collection MODULE:NAME")
+    if source is not None:
+        raise InvalidArgument("documents are known by their keys; leave out --source")
+    work = _import_documents(
+        url,
+        file,
+        name,
+        load_collection(collection),
+        key_field=key_field,
+        model=PLAIN if model is None else load_model(model),
+        json_=json_,
+    )
+    if not run(work):
+        click.get_current_context().exit(1)
 
 
-async def _import(url: str, file: str, name: str, source: str | None, json_: bool) -> None:
-    label = "stdin" if file == "-" else file
-    with ExitStack() as stack:
-        stream = sys.stdin.buffer if file == "-" else stack.enter_context(_open(file))
-        total = None if file == "-" else os.fstat(stream.fileno()).st_size
+async def _import_events(url: str, file: str, name: str, source: str | None, json_: bool) -> None:
+    with _input(file) as lines:
         store = RetryingStore(open_filestore(address_of(url)))
         try:
             async with open_log(url, read_only=False, create=True) as log:
-                importing = Import(log, store, name, source, label)
-                bar = stack.enter_context(progress_bar("importing"))
-                task = bar.add_task("", total=total)
-                try:
-                    async with aclosing(importing.run(batches_of_lines(stream, label))) as running:
-                        async for _ in running:
-                            bar.update(task, completed=importing.bytes)
-                except asyncio.CancelledError:
-                    click.echo(f"{importing}; interrupted: run it again", err=True)
-                    raise
+                importing = Import(log, store, name, source, lines.label)
+                await _take_in(importing, lines)
         finally:
             await store.aclose()
     if json_:
         values = {"source": importing.source, "skipped": importing.skipped, "imported": importing.imported}
         click.echo(as_json(values))
     click.echo(str(importing), err=True)
+
+
+async def _import_documents(
+    url: str,
+    file: str,
+    name: str,
+    collection: Collection,
+    *,
+    key_field: str | None,
+    model: Model[Any],
+    json_: bool,
+) -> bool:
+    """Import them; whether all of them are there, as in the file."""
+    if collection.exclusive:
+        raise InvalidArgument(
+            f"an exclusive collection is written by the leader of all its kinds collection={collection.kind};"
+            " create its documents in transactions of that leader"
+        )
+    if collection.owners and not collection.may_import(name):
+        click.echo(
+            f"{name} is no importer of {collection.kind}: documents with fields that have owners are refused, unless"
+            " it owns these; name it in the collection by importers=…",
+            err=True,
+        )
+    with _input(file) as lines:
+        async with open_log(url, read_only=False, create=True) as log:
+            await end_sessions(log, name)
+            async with DocumentStore.open(log, writer=name, collections=[collection]) as db:
+                documents = db.collection(collection.kind)
+                importing = DocumentImport(documents, collection.kind, lines.label, key_field, model=model)
+                await _take_in(importing, lines)
+                verified = await importing.verify()
+    if json_:
+        counts = {name: getattr(importing, name) for name in ("created", "found", "repeated", "refused")}
+        click.echo(as_json({"collection": collection.kind, **counts, **verified._asdict()}))
+    else:
+        click.echo(str(verified))
+    click.echo(str(importing), err=True)
+    return not (importing.refused or verified.differing)
+
+
+class _Input(NamedTuple):
+    """What is imported: its lines, what it is called in messages, and its size if that is known."""
+
+    stream: BinaryIO
+    label: str
+    bytes: int | None
+
+
+@contextmanager
+def _input(file: str) -> Iterator[_Input]:
+    if file == "-":
+        yield _Input(sys.stdin.buffer, "stdin", None)
+    else:
+        with _open(file) as stream:
+            yield _Input(stream, file, os.fstat(stream.fileno()).st_size)
+
+
+async def _take_in(importing: Import | DocumentImport, lines: _Input) -> None:
+    """Import all lines of an input, with a bar that says how much that is."""
+    with progress_bar("importing") as bar:
+        task = bar.add_task("", total=lines.bytes)
+        try:
+            async with aclosing(importing.run(batches_of_lines(lines.stream, lines.label))) as running:
+                async for _ in running:
+                    bar.update(task, completed=importing.bytes)
+        except asyncio.CancelledError:
+            click.echo(f"{importing}; interrupted: run it again", err=True)
+            raise
 
 
 def _open(file: str) -> BinaryIO:

@@ -10,9 +10,11 @@ from contextlib import suppress
 from io import UnsupportedOperation
 from typing import BinaryIO, Final
 
+import click
+
 from logstore.errors import InvalidArgument, LimitExceeded
 
-__all__ = ["batches_of_lines"]
+__all__ = ["Stopped", "batches_of_lines"]
 
 BATCH_LINES_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 2 << 20  # as JSON; packed it may be more than twice that
@@ -20,16 +22,23 @@ LINE_BYTES_MAX: Final = 8 << 20
 CHUNK_BYTES: Final = 1 << 16
 
 
+class Stopped(click.ClickException):
+    """What stopped the taking in of an input, and how far it is."""
+
+    exit_code = 2
+
+
 async def batches_of_lines(stream: BinaryIO, name: str) -> AsyncIterator[list[bytes]]:
     """Yield lines as they come, some at a time: what has arrived is not kept waiting for what has not.
 
     Raises LimitExceeded for a line without end, InvalidArgument where the stream, by its ``name``, cannot be read.
     """
-    rest = b""
+    rest, whole = b"", 0
     async for chunk in _chunks(stream, name):
         *lines, rest = (rest + chunk).split(b"\n")
+        whole += len(lines)
         if len(rest) > LINE_BYTES_MAX:
-            raise LimitExceeded(f"a line is too long input={name} limit={LINE_BYTES_MAX}")
+            raise LimitExceeded(f"a line is too long input={name} line={whole + 1} limit={LINE_BYTES_MAX}")
         batch: list[bytes] = []
         size = 0
         for line in lines:

@@ -23,11 +23,22 @@ from logstore.errors import InvalidArgument
 from logstore.event import Event, StoredEvent
 from projections.cli.terminal import as_json, moment
 
-__all__ = ["Place", "event_and_place", "event_of_line", "fields_of_event", "line_of_event", "to_json"]
+__all__ = [
+    "Place",
+    "event_and_place",
+    "event_of_line",
+    "fields_of_event",
+    "from_json",
+    "line_of_event",
+    "object_of_line",
+    "to_json",
+]
 
 _WANTED: Final = ("kind", "key", "type")
+_EVENT: Final = "kind, key, type, data"
 _PLACE: Final = {"stamp", "time", "writer", "chapter", "session", "seq", "settled"}
 _NESTING_MAX: Final = 500
+_SAME: Final = {str, int, bool, type(None)}  # most values: JSON says them as they are
 
 
 class Place(NamedTuple):
@@ -65,6 +76,8 @@ def fields_of_event(event: StoredEvent) -> dict[str, Any]:
 
 def to_json(value: Any) -> Any:
     """Return what an event holds as what JSON can say."""
+    if type(value) in _SAME:
+        return value
     match value:
         case bytes():
             return {"$bytes": base64.b64encode(value).decode()}
@@ -87,7 +100,7 @@ def event_of_line(line: bytes) -> Event:
     >>> event_of_line(b'{"kind": "Deployment", "key": "d-1", "type": "x", "data": {"sum": {"$bytes": "AP8="}}}').data
     {'sum': b'\x00\xff'}
     """
-    return _event_of(_fields_of(line))
+    return _event_of(object_of_line(line, _EVENT))
 
 
 def event_and_place(line: bytes) -> tuple[Event, Place | None]:
@@ -95,7 +108,7 @@ def event_and_place(line: bytes) -> tuple[Event, Place | None]:
 
     Raises InvalidArgument, also where it says so in part.
     """
-    fields = _fields_of(line)
+    fields = object_of_line(line, _EVENT)
     given = [fields.get(name) for name in Place._fields]
     if all(value is None for value in given):
         return _event_of(fields), None
@@ -105,15 +118,14 @@ def event_and_place(line: bytes) -> tuple[Event, Place | None]:
     return _event_of(fields), Place._make(given)
 
 
-def _fields_of(line: bytes) -> dict[str, Any]:
+def object_of_line(line: bytes, expected: str) -> dict[str, Any]:
+    """Return the object that a line of JSON is; InvalidArgument, which says what was ``expected``, when it is none."""
     try:
         fields = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"not a line of JSON cause={str(error)[:80]}") from error
     if type(fields) is not dict:
-        raise InvalidArgument(
-            f"not an object type={type(fields).__name__}; a line is an object with kind, key, type, data"
-        )
+        raise InvalidArgument(f"not an object type={type(fields).__name__}; a line is an object with {expected}")
     return fields
 
 
@@ -123,8 +135,13 @@ def _event_of(fields: dict[str, Any]) -> Event:
             raise InvalidArgument(f"needs text field={name} value={fields.get(name)!r:.40}")
     if unknown := sorted(fields.keys() - {*_WANTED, "data", "meta"} - _PLACE):
         raise InvalidArgument(f"no such field of an event field={unknown[0]!r:.40}; what happened goes into data")
-    data, meta = (_of_json(fields.get(name), name, 0) for name in ("data", "meta"))
+    data, meta = (from_json(fields.get(name), name) for name in ("data", "meta"))
     return Event(fields["kind"], fields["key"], fields["type"], data, meta)
+
+
+def from_json(value: Any, field: str) -> Any:
+    """Return what JSON says that an event, or a document, holds. Raises InvalidArgument, which names ``field``."""
+    return _of_json(value, field, 0)
 
 
 def _of_json(value: Any, field: str, depth: int) -> Any:
@@ -133,6 +150,10 @@ def _of_json(value: Any, field: str, depth: int) -> Any:
     if type(value) is list:
         return [_of_json(inner, field, depth + 1) for inner in value]
     if type(value) is not dict:
+        if type(value) is float and math.isinf(value):
+            raise InvalidArgument(
+                f'a number is too large for 64 bits field={field}; write {{"$float": "Infinity"}} for what is infinite'
+            )
         return value
     if len(value) != 1 or not next(iter(value)).startswith("$"):
         return {name: _of_json(inner, field, depth + 1) for name, inner in value.items()}

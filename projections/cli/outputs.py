@@ -18,7 +18,16 @@ from typing import Any, BinaryIO, Final, Protocol
 from logstore.errors import InvalidArgument
 from projections.cli.terminal import as_json
 
-__all__ = ["EVENT_COLUMNS", "ROW_COLUMNS", "Output", "lines_on_stdout", "lines_to", "parquet_to", "require_parquet"]
+__all__ = [
+    "DOCUMENT_COLUMNS",
+    "EVENT_COLUMNS",
+    "ROW_COLUMNS",
+    "Output",
+    "lines_on_stdout",
+    "lines_to",
+    "parquet_to",
+    "require_parquet",
+]
 
 Columns = dict[str, str]
 
@@ -38,6 +47,7 @@ EVENT_COLUMNS: Final[Columns] = {
     "settled": "bool",
 }
 ROW_COLUMNS: Final[Columns] = {"key": "text", "row": "json"}
+DOCUMENT_COLUMNS: Final[Columns] = {"key": "text", "document": "json"}
 GROUP_RECORDS: Final = 10_000  # of a row group: some MB, and few enough that readers may skip most of a file
 
 

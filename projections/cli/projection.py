@@ -11,8 +11,9 @@ import click
 
 from logstore.errors import InvalidArgument
 from projections import Collection, Projection
+from projections.model import Model, model_of
 
-__all__ = ["load_collections", "load_labels", "load_projection", "projection_option"]
+__all__ = ["load_collection", "load_collections", "load_labels", "load_model", "load_projection", "projection_option"]
 
 projection_option = click.option(
     "--projection",
@@ -35,6 +36,16 @@ def load_projection(text: str) -> Projection:
     return projection
 
 
+def load_collection(text: str) -> Collection:
+    """Return the one collection that ``text`` names."""
+    found = _load(text, "--collection", "package.module:NAME")
+    if isinstance(found, list | tuple):
+        raise InvalidArgument(f"names several collections --collection={text}; name one of them")
+    if not isinstance(found, Collection):
+        raise InvalidArgument(f"no Collection --collection={text}")
+    return found
+
+
 def load_collections(text: str) -> Sequence[Collection]:
     """Return the collection, or the collections, that ``text`` names."""
     found = _load(text, "--collections", "package.module:NAME")
@@ -50,6 +61,14 @@ def load_labels(text: str) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(found, Mapping) or not all(isinstance(each, Mapping) for each in found.values()):
         raise InvalidArgument(f"not {{kind: {{field: an enum, or a map}}}} --labels={text}")
     return found
+
+
+def load_model(text: str) -> Model[Any]:
+    """Return how documents become objects of the class that ``text`` names."""
+    found = _load(text, "--model", "package.module:Class")
+    if not isinstance(found, type):
+        raise InvalidArgument(f"no class --model={text}; a model is a dataclass or a pydantic model")
+    return model_of(found)
 
 
 def _load(text: str, option: str, form: str) -> Any:

@@ -333,6 +333,10 @@ def test_killed_for_real_it_goes_on(tool: Tool, tmp_path: Path) -> None:
         ('{"kind": "A", "key": "k"}', "needs text field=type"),
         ('{"kind": "A", "key": "k", "type": "t", "more": 1}', "no such field of an event field='more'"),
         ('{"kind": "A", "key": "", "type": "t"}', "needs 1 to 1024 bytes"),
+        (
+            '{"kind": "A", "key": "k", "type": "t", "data": {"n": 1e999}}',
+            "a number is too large for 64 bits field=data",
+        ),
         ('{"kind": "A", "key": "k", "type": "t", "stamp": 7}', "not where an event stood field=writer"),
         (
             '{"kind": "A", "key": "k", "type": "t", "meta": {"imported": 1}}',
