@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 from click.testing import CliRunner
 
+from logstore import filestore
 from projections.cli import main
 from tests.pages import PAGES, ROOT, blocks, read
 
@@ -66,7 +67,8 @@ def command(line: str) -> None:
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's own, empty, with the tool on his path."""
+    """The reader's own, empty, with the tool on his path, in a process that has no store in memory yet."""
+    monkeypatch.setattr(filestore, "_memory_stores", {})
     tool = tmp_path / "bin" / "logstore"
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m projections.cli "$@"\n')
