@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format face test test-browser test-ceph screenshots demo bench bench-views simulate model clean
+.PHONY: help check format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ $(VENV)/.test: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 # What to do in it --------------------------------------------------------------------------
@@ -64,7 +68,7 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
 	$(BIN)/python -m pytest -m ceph $(ARGS)
 
-test-browser: $(VENV)/.test ## the console in a headless Chromium
+test-browser: $(VENV)/.docs ## the console and the site in a headless Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 screenshots: $(VENV)/.test ## the pictures of docs/console.md, taken of the demo
@@ -80,6 +84,11 @@ bench: $(VENV)/.bench ## the benchmarks, without those of views
 
 bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some fifteen minutes
 	$(BIN)/python -m pytest $(VIEWS) $(ARGS)
+
+docs: $(VENV)/.docs ## the site, into site/; a warning is an error (so not --quiet, which counts none)
+	@$(BIN)/python -m doctest scripts/docs_site.py
+	@PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	@echo "open file://$(CURDIR)/site/index.html"
 
 simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)

@@ -102,11 +102,11 @@ def open_log(
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
 
-    >>> import asyncio
+    >>> import asyncio, logstore
+    >>> from logstore import Event
     >>> async def example():
-    ...     async with open_log("memory://doctest-open") as log, log.writer("web-1") as writer:
+    ...     async with logstore.open("memory://doctest-open") as log, log.writer("web-1") as writer:
     ...         return (await writer.append(Event(kind="Greeting", key="g", type="said"))).slot
-    >>> from logstore.event import Event
     >>> asyncio.run(example())
     0
     """

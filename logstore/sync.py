@@ -160,10 +160,11 @@ def open(
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
 
+    >>> import logstore.sync as logstore
+    >>> from logstore.sync import Event
     >>> def example():
-    ...     with open("memory://sync-doctest-open") as log, log.writer("web-1") as writer:
+    ...     with logstore.open("memory://sync-doctest-open") as log, log.writer("web-1") as writer:
     ...         return writer.append(Event(kind="Greeting", key="g", type="said")).slot
-    >>> from logstore.event import Event
     >>> example()
     0
     """

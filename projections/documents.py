@@ -35,7 +35,10 @@ MODIFY_ATTEMPTS_MAX: Final = 10
 
 
 class WriteReceipt:
-    """A write of one document is stored. Whether it was applied is judged where it stands: ``settled`` tells."""
+    """A write of one document is stored. Made by the writes of ``Documents``.
+
+    Whether it was applied is judged where it stands: ``settled`` tells.
+    """
 
     def __init__(self, receipt: Receipt, view: View, write: Write, key: str) -> None:
         self.receipt = receipt
@@ -64,7 +67,7 @@ class WriteReceipt:
 
 
 class Documents(Generic[T]):
-    """One collection of an open document store. Reads are synchronous and ask no store.
+    """One collection of an open document store. Made by ``db.collection``. Reads are synchronous and ask no store.
 
     >>> async def example(db):
     ...     deployments = db.collection("Deployment")

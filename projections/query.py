@@ -446,7 +446,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a query is carried out. ``str(plan)`` explains it.
+    """How a query is carried out. Made by ``explain``; ``str(plan)`` tells it.
 
     >>> print(choose(Query.parse([("status", "==", 1)], ["name"]), [], row_count=20))
     scan of all 20 rows; tests status == 1; sorts by name; examines about 20 rows

@@ -566,7 +566,7 @@ class DocumentStore(Face[AsyncDocumentStore]):
 
 
 class Documents(Face[AsyncDocuments[T]], Generic[T]):
-    """One collection of an open document store. Reads are synchronous and ask no store.
+    """One collection of an open document store. Made by ``db.collection``. Reads are synchronous and ask no store.
 
     >>> def example(db):
     ...     deployments = db.collection("Deployment")
@@ -709,7 +709,10 @@ class Documents(Face[AsyncDocuments[T]], Generic[T]):
 
 
 class WriteReceipt(Face[AsyncWriteReceipt]):
-    """A write of one document is stored. Whether it was applied is judged where it stands: ``settled`` tells."""
+    """A write of one document is stored. Made by the writes of ``Documents``.
+
+    Whether it was applied is judged where it stands: ``settled`` tells.
+    """
 
     @property
     def receipt(self) -> Receipt:

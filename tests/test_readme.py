@@ -1,4 +1,4 @@
-"""What the README shows runs, and prints what it says."""
+"""What the README shows runs, and prints what it says; so do the commands of CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from click.testing import CliRunner
 
 from logstore import filestore
 from projections.cli import main
+from tests.pages import ROOT, blocks, read
 
-ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+TEXT = read("README.md")
+BLOCKS = [(block.language, block.text) for block in blocks("README.md")]
 EXAMPLES = [
     pytest.param(code, following if language == "text" else None, id=code.splitlines()[0])
     for (kind, code), (language, following) in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
     if kind == "python"
 ]
-COMMANDS = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
+COMMANDS = [
+    line
+    for page in ("README.md", "CONTRIBUTING.md")
+    for block in blocks(page)
+    if block.language == "sh"
+    for line in block.text.splitlines()
+]
 
 
 def test_there_is_something_to_run() -> None:
@@ -62,7 +68,7 @@ def test_commands_run() -> None:
     for code, _ in (example.values for example in EXAMPLES):
         run(str(code))
     for command in COMMANDS:
-        match shlex.split(os.path.expandvars(command)):
+        match shlex.split(os.path.expandvars(command), comments=True):
             case ["make", target]:
                 assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
             case ["logstore", *arguments]:
