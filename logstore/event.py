@@ -85,6 +85,8 @@ def _as_dict(value: object) -> object:
     """Let read-only mappings, such as those this library hands out, be stored again."""
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, int):  # msgpack asks for it as for a type that it does not know
+        raise TypeError("an integer needs more than 64 bits")
     raise TypeError(f"type cannot be stored: {type(value).__name__}")
 
 

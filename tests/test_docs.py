@@ -28,6 +28,8 @@ LANGUAGES: Final = {
     "python": "runs",
     "text": "is what was printed",
     "console": "runs, what follows a $",
+    "shell": "is for other programs than ours: mysql, jq",
+    "sql": "is for other databases",
     "sh": "runs; in README.md and CONTRIBUTING.md only, by tests/test_readme.py",
 }
 GUIDES: Final = [

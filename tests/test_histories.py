@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import logstore
@@ -88,6 +88,7 @@ def test_snapshot_and_rest_archive_and_rest_are_the_whole(history: str) -> None:
 
     @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(STEPS)
+    @example([("write", 1), ("day", 0), ("keep", 0), ("write", 2)])  # a chapter is retired
     def any_history(steps: list[tuple[str, int]]) -> None:
         directed(count)(steps)
 

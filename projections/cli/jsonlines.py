@@ -121,11 +121,20 @@ def event_and_place(line: bytes) -> tuple[Event, Place | None]:
 def object_of_line(line: bytes, expected: str) -> dict[str, Any]:
     """Return the object that a line of JSON is; InvalidArgument, which says what was ``expected``, when it is none."""
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
+        fields = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"not a line of JSON cause={str(error)[:80]}") from error
     if type(fields) is not dict:
         raise InvalidArgument(f"not an object type={type(fields).__name__}; a line is an object with {expected}")
+    return fields
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"a name stands twice in one object name={twice!r:.40}")
     return fields
 
 

@@ -330,6 +330,10 @@ def test_killed_for_real_it_goes_on(tool: Tool, tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("nonsense", "not a line of JSON"),
+        (
+            '{"kind": "K", "key": "k", "type": "t", "data": {"a": 1, "a": 2}}',
+            "a name stands twice in one object name='a'",
+        ),
         ('{"kind": "A", "key": "k"}', "needs text field=type"),
         ('{"kind": "A", "key": "k", "type": "t", "more": 1}', "no such field of an event field='more'"),
         ('{"kind": "A", "key": "", "type": "t"}', "needs 1 to 1024 bytes"),
