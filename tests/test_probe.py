@@ -197,6 +197,28 @@ async def test_a_store_that_overwrites_is_refused(store: MemoryStore) -> None:
     assert kept(store) == []
 
 
+class CollectedStore(MemoryStore):
+    """Somebody removes an object once: at the second look at it, before the next creation."""
+
+    gets = 0
+
+    async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+        blob = await super().get(key, start, stop)
+        self.gets += 1
+        if self.gets == 2:
+            await self.delete(key)
+        return blob
+
+
+async def test_an_object_collected_while_the_process_slept_is_no_broken_promise() -> None:
+    """A second creation was accepted, for the first was gone: seen once it is Unavailable, not UnsafeStore."""
+    store = CollectedStore()
+    with pytest.raises(Unavailable, match=r"did not hold once.*a second creation.*try again"):
+        await require_safe(store, "n")
+    await require_safe(store, "n2")
+    assert kept(store) == []
+
+
 async def test_the_first_look_costs_few_requests() -> None:
     """``require_safe`` is five creations, three GETs and one DELETE."""
     store = MeteredStore(MemoryStore())

@@ -46,20 +46,30 @@ class Finding:
 async def require_safe(store: FileStore, nonce: str) -> None:
     """Raise UnsafeStore when ``store`` lets a second creation of a key through, alone or in a race.
 
-    Writes one object, ``probe/<nonce>/race``, and removes it; ``nonce`` must be new.
+    Writes one object, ``probe/<nonce>/race``, and removes it; ``nonce`` must be new. What looks wrong is tried
+    once more elsewhere: had this process slept, a collector may have removed its object in between.
     Cost: five creations, three GETs, one DELETE. Raises Unavailable, also when its object is removed meanwhile.
     """
     key = f"probe/{nonce}/race"
+    problem = await _what_is_unsafe(store, key)
+    if problem is None:
+        return
+    if await _what_is_unsafe(store, f"probe/{nonce}/again") is None:
+        raise Unavailable(
+            f"create-if-absent did not hold once, and did when tried again: {problem} key={key}; try again"
+        )
+    raise UnsafeStore(f"create-if-absent does not hold: {problem} key={key}; use another store")
+
+
+async def _what_is_unsafe(store: FileStore, key: str) -> str | None:
     try:
-        problem = await _race(store, key, RACERS_FEW) or await _create_again(store, key)
+        return await _race(store, key, RACERS_FEW) or await _create_again(store, key)
     except NotFound as error:
         raise Unavailable(
             f"what was just created is gone key={key}; try again, and if it recurs use another store"
         ) from error
     finally:
         await _remove(store, key)
-    if problem is not None:
-        raise UnsafeStore(f"create-if-absent does not hold: {problem} key={key}; use another store")
 
 
 async def probe(
