@@ -239,6 +239,37 @@ async def test_a_crash_leaves_only_temporaries(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_what_was_found_before_its_creator_synced_it_survives(tmp_path: Path, disk: Disk) -> None:
+    """Regression: a seal behind, or a tick that named, an object whose creator was killed before it synced the name.
+
+    A power cut took the object and left the seal: Missing, for ever. A reader that finds a file with its second name
+    syncs the directory before it says what it found, and a sweep does before it takes that name away.
+    """
+    clock = ManualClock(wall_ms=time.time_ns() // 1_000_000)
+    store = LocalStore(tmp_path, clock=clock)
+    await store.create("a/0", b"x")
+    for name in ("1", "2"):
+        (tmp_path / "tmp" / name).write_bytes(b"of a process that was killed")
+        os.link(tmp_path / "tmp" / name, tmp_path / "a" / name)
+    disk.steps.clear()
+    assert (await store.get("a/0")).data == b"x"
+    assert disk.steps == []
+    assert (await store.get("a/1")).data == b"of a process that was killed"
+    assert disk.steps == [("sync directory", str(tmp_path / "a"))]
+    disk.fail["sync directory"] = OSError(errno.EIO, "no")
+    with pytest.raises(Unavailable, match="verb=get key=a/1 errno=EIO"):
+        await store.get("a/1")
+    clock.advance(2 * HOUR_MS)
+    with pytest.raises(Unavailable, match="verb=sweep"):
+        await store.sweep(older_than_ms=HOUR_MS)
+    assert sorted(os.listdir(tmp_path / "tmp")) == ["1", "2"]
+    disk.fail.clear()
+    disk.steps.clear()
+    assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 2
+    assert ("sync directory", str(tmp_path / "a")) in disk.steps
+    await store.aclose()
+
+
 async def test_empty_directories_stay_until_a_sweep(tmp_path: Path) -> None:
     """Deletion leaves directories alone; a sweep takes old empty ones, and a create makes them again."""
     clock = ManualClock(wall_ms=time.time_ns() // 1_000_000)

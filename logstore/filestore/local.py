@@ -3,8 +3,12 @@
 An object is a file whose path is its key. It is made in ``tmp/`` under the same root: written
 whole, synced, and then *linked* to its name. A link either makes the name, complete, or fails
 because the name is there: creation is atomic, exclusive, and never replaces anything. Then the
-directory is synced, and only then does ``create`` return. A crash can leave nothing but files
-in ``tmp/``, which nobody reads and ``sweep`` removes.
+directory is synced, the name in ``tmp/`` goes, and only then does ``create`` return. A crash can
+leave nothing but files in ``tmp/``, which nobody reads and ``sweep`` removes.
+
+An object can be found a moment before its directory is synced, and its creator may have been killed
+in that moment. It has two names then, and a ``get`` that sees two syncs the directory itself: who
+read an object may build on it (seal behind it, name it in a tick), so it must survive what he builds.
 
 Directories are made on the way and synced from the root down before anything is linked into
 them, by every process for itself: that a directory exists does not say that its entry would
@@ -18,13 +22,13 @@ times what the answer does.
 
 Needs hard links and a ``fsync`` that reaches the medium; a file system without links raises
 ``UnsafeStore``. Over NFS an answer can be lost like on any network, so that ``AlreadyExists`` may
-mean one's own object. An object can be read a moment before its directory is synced: a power cut
-then takes it from its creator, who was told nothing, and from its readers alike. Where file names
-ignore case, two keys that differ only in case are one name: the second gets ``AlreadyExists``.
+mean one's own object. Where file names ignore case, two keys that differ only in case are one
+name: the second gets ``AlreadyExists``.
 
 Invariants:
 - A name under the root, ``tmp/`` excepted, refers to a file whose content was synced before it got that name.
 - ``create`` returns, or says AlreadyExists, only after the name and all directories above it are synced.
+- A file has its second name, in ``tmp/``, until its first is synced. ``get`` returns only what is synced.
 - ``_synced`` holds only directories whose whole chain of entries from the root was synced by this process.
 """
 
@@ -56,6 +60,7 @@ LIST_BATCH = 256  # keys looked up for each trip to a thread
 SYNCED_MAX = 4_096  # directories remembered; forgetting one costs a few syncs
 ATTEMPTS_MAX = 4  # directories can vanish under a create only while a sweep runs
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+_READ_ONLY = {errno.EROFS, errno.EINVAL}  # what lies on a file system that nobody writes to has been synced
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a stray pipe must not hang
 _DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _TEMPORARY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -112,7 +117,10 @@ class LocalStore:
         return await self._in_thread(self._create, key, data)
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
-        """See FileStore. ``now_ms`` is the time of this machine. A file without bytes is returned as it is."""
+        """See FileStore. ``now_ms`` is the time of this machine. A file without bytes is returned as it is.
+
+        Syncs the directory of a file that has another name as well: its creation may not be over.
+        """
         check_key(key)
         check_range(start, stop)
         handle, status = self._open(key)
@@ -121,6 +129,8 @@ class LocalStore:
             data = _read(handle, key, start, count) if count <= INLINE_BYTES_MAX else None
         finally:
             os.close(handle)
+        if status.st_nlink > 1:
+            await self._in_thread(self._sync_found, key)
         if data is None:
             data = await self._in_thread(self._open_and_read, key, start, count)
         return Blob(data, status.st_size, status.st_mtime_ns // 1_000_000, self._clock.wall_ms())
@@ -151,7 +161,7 @@ class LocalStore:
 
         The age must exceed the longest time that a creation can take; an hour is plenty. A creation
         that loses its temporary to a sweep raises Unavailable and has not landed. Cost: a scan of
-        all directories.
+        all directories, and a sync of each when a process died between a link and its sync.
         """
         return await self._in_thread(self._sweep, older_than_ms)
 
@@ -173,9 +183,11 @@ class LocalStore:
             try:
                 modified_ms = _write_synced(temporary, data)
                 self._link(temporary, path, parent)
-            finally:
+            except BaseException:
                 _unlink(temporary)
+                raise
             _sync_directory(parent)
+            _unlink(temporary)  # not before, nor when that failed: two names tell readers that it may not last yet
         except FileExistsError as error:
             raise self._taken(key, path, parent) from error
         except OSError as error:
@@ -212,6 +224,14 @@ class LocalStore:
         except OSError as error:
             return _translate(error, "create", key)
         return AlreadyExists(f"the name is taken key={key}", now_ms=self._clock.wall_ms())
+
+    def _sync_found(self, key: str) -> None:
+        """Make the name of an object last that its creator may not have synced, or not live to."""
+        try:
+            _sync_directory(os.path.dirname(self._path(key)))
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise _translate(error, "get", key) from error
 
     def _make_synced(self, directory: str) -> None:
         """Make ``directory`` and all above it down from the root, each entry synced; free when done before."""
@@ -284,20 +304,31 @@ class LocalStore:
 
     def _sweep(self, older_than_ms: int) -> Swept:
         before_ns = (self._clock.wall_ms() - older_than_ms) * 1_000_000
-        temporaries = directories = 0
+        directories = 0
         try:
+            temporaries = self._sweep_temporaries(before_ns)
             for path, names, files in os.walk(self._root, topdown=False):
-                if path == self._temporary:
-                    temporaries = sum(
-                        _remove_if_older(os.path.join(path, name), before_ns, os.unlink) for name in files
-                    )
-                elif path != self._root and not files:
+                if path not in (self._root, self._temporary) and not files:
                     # The age is looked at before the directories below go, which would make it young:
                     # a tree of empty directories shrinks by a level for each sweep.
                     directories += not names and _remove_if_older(path, before_ns, os.rmdir)
         except OSError as error:
             raise _translate(error, "sweep", "") from error
         return Swept(temporaries, directories)
+
+    def _sweep_temporaries(self, before_ns: int) -> int:
+        old = [path for path in self._temporaries() if _is_older(path, before_ns)]
+        if any(_has_two_names(path) for path in old):  # the one that is left is to say that it was synced
+            for path, _, _ in os.walk(self._root):
+                _sync_directory(path)
+        return sum(_remove_if_older(path, before_ns, os.unlink) for path in old)
+
+    def _temporaries(self) -> Sequence[str]:
+        try:
+            with os.scandir(self._temporary) as entries:
+                return [entry.path for entry in entries]
+        except FileNotFoundError:
+            return []
 
     # Small helpers ----------------------------------------------------------------------------
 
@@ -383,10 +414,25 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
+def _is_older(path: str, before_ns: int) -> bool:
+    """Whether ``path`` is there and was last touched before that time."""
+    try:
+        return os.lstat(path).st_mtime_ns < before_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _has_two_names(path: str) -> bool:
+    try:
+        return os.lstat(path).st_nlink > 1
+    except FileNotFoundError:
+        return False
+
+
 def _remove_if_older(path: str, before_ns: int, remove: Callable[[str], None]) -> bool:
     """Remove ``path`` when it was last touched before that time; a path that is gone or in use stays as it is."""
     try:
-        if os.lstat(path).st_mtime_ns >= before_ns:
+        if not _is_older(path, before_ns):
             return False
         remove(path)
         return True
