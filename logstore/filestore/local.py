@@ -128,7 +128,7 @@ class LocalStore:
             count = max(0, min(status.st_size, status.st_size if stop is None else stop) - start)
             data = _read(handle, key, start, count) if count <= INLINE_BYTES_MAX else None
         finally:
-            os.close(handle)
+            _close(handle)
         if status.st_nlink > 1:
             await self._in_thread(self._sync_found, key)
         if data is None:
@@ -244,7 +244,7 @@ class LocalStore:
             try:
                 os.mkdir(made)
             except FileExistsError:
-                if not os.path.isdir(made):
+                if not _is_directory(made):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made) from None
             _sync_directory(parent)  # also where another process made it: it may not have synced it yet
         if len(self._synced) >= SYNCED_MAX:
@@ -254,8 +254,8 @@ class LocalStore:
     def _delete(self, key: str) -> None:
         path = self._path(key)
         try:
-            if os.path.isfile(path):
-                with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
+                if stat.S_ISREG(os.stat(path).st_mode):
                     os.unlink(path)
             _sync_directory(os.path.dirname(path))  # also when absent: another's deletion may not be synced yet
         except (FileNotFoundError, NotADirectoryError):
@@ -343,9 +343,13 @@ class LocalStore:
             raise NotFound(f"no such object key={key}", now_ms=self._clock.wall_ms()) from None
         except OSError as error:
             raise _translate(error, "get", key) from error
-        status = os.fstat(handle)
+        try:
+            status = os.fstat(handle)
+        except OSError as error:
+            _close(handle)
+            raise _translate(error, "get", key) from error
         if not stat.S_ISREG(status.st_mode):
-            os.close(handle)
+            _close(handle)
             raise NotFound(
                 f"no such object, only a directory or a special file key={key}", now_ms=self._clock.wall_ms()
             )
@@ -356,12 +360,12 @@ class LocalStore:
         try:
             return _read(handle, key, start, count)
         finally:
-            os.close(handle)
+            _close(handle)
 
 
 def _make_root(root: str) -> None:
     """Make ``root`` and the directories above it where they are missing, each entry synced."""
-    if os.path.isdir(root):
+    if _is_directory(root):
         with suppress(PermissionError):  # what lies above an existing root need not be ours to read
             _sync_directory(os.path.dirname(root))
         return
@@ -369,7 +373,7 @@ def _make_root(root: str) -> None:
     try:
         os.mkdir(root)
     except FileExistsError:
-        if not os.path.isdir(root):
+        if not _is_directory(root):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), root) from None
     _sync_directory(os.path.dirname(root))
 
@@ -406,6 +410,20 @@ def _read(handle: int, key: str, start: int, count: int) -> bytes:
     if len(data) < count:
         raise Unavailable(f"the file ended early verb=get key={key} want_bytes={count} got_bytes={len(data)}")
     return data
+
+
+def _close(handle: int) -> None:
+    """Close what was only read: whatever the system says to that, the bytes are here."""
+    with suppress(OSError):
+        os.close(handle)
+
+
+def _is_directory(path: str) -> bool:
+    """``os.path.isdir``, but for an error that is no answer: that is raised."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _unlink(path: str) -> None:
