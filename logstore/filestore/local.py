@@ -20,6 +20,11 @@ Work that can block goes to threads, in ``_in_thread``. A ``get`` of an absent o
 answered at once: tailing asks for absent files most of the time, and a thread hop costs ten
 times what the answer does.
 
+When a sync of a directory fails, the kernel may have dropped what it could not write, and the next
+sync says nothing of it. So this process never again vouches for anything in that directory. (What
+a file holds is written anew, into a new file, when the caller tries again.) Other processes cannot
+know; after the file system was mounted anew, what is visible is what is on the disk.
+
 Needs hard links and a ``fsync`` that reaches the medium; a file system without links raises
 ``UnsafeStore``. Over NFS an answer can be lost like on any network, so that ``AlreadyExists`` may
 mean one's own object. Where file names ignore case, two keys that differ only in case are one
@@ -29,6 +34,7 @@ Invariants:
 - A name under the root, ``tmp/`` excepted, refers to a file whose content was synced before it got that name.
 - ``create`` returns, or says AlreadyExists, only after the name and all directories above it are synced.
 - A file has its second name, in ``tmp/``, until its first is synced. ``get`` returns only what is synced.
+- What a failed sync has left in doubt is not called stored, nor read, by this process, whatever later syncs say.
 - ``_synced`` holds only directories whose whole chain of entries from the root was synced by this process.
 """
 
@@ -60,7 +66,7 @@ LIST_BATCH = 256  # keys looked up for each trip to a thread
 SYNCED_MAX = 4_096  # directories remembered; forgetting one costs a few syncs
 ATTEMPTS_MAX = 4  # directories can vanish under a create only while a sweep runs
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
-_READ_ONLY = {errno.EROFS, errno.EINVAL}  # what lies on a file system that nobody writes to has been synced
+_NO_SYNC = errno.EINVAL  # of file systems that are only read, as squashfs: what lies there has been synced
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a stray pipe must not hang
 _DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _TEMPORARY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -99,6 +105,7 @@ class LocalStore:
         self._temporary = os.path.join(self._root, TEMPORARY)
         self._clock = clock or SystemClock()
         self._synced: set[str] = set()
+        self._doubtful: set[str] = set()  # directories of which a sync has failed
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="logstore-local")
         self._closed = False
 
@@ -186,7 +193,7 @@ class LocalStore:
             except BaseException:
                 _unlink(temporary)
                 raise
-            _sync_directory(parent)
+            self._sync(parent)
             _unlink(temporary)  # not before, nor when that failed: two names tell readers that it may not last yet
         except FileExistsError as error:
             raise self._taken(key, path, parent) from error
@@ -218,7 +225,7 @@ class LocalStore:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return InvalidArgument(f"an object cannot have the name of a directory key={key}")
             self._make_synced(parent)
-            _sync_directory(parent)
+            self._sync(parent)
         except FileNotFoundError:
             pass  # created and deleted between our looks: it was taken when we asked
         except OSError as error:
@@ -228,16 +235,17 @@ class LocalStore:
     def _sync_found(self, key: str) -> None:
         """Make the name of an object last that its creator may not have synced, or not live to."""
         try:
-            _sync_directory(os.path.dirname(self._path(key)))
+            self._sync(os.path.dirname(self._path(key)))
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno != _NO_SYNC:
                 raise _translate(error, "get", key) from error
 
     def _make_synced(self, directory: str) -> None:
         """Make ``directory`` and all above it down from the root, each entry synced; free when done before."""
+        self._require_no_doubt(directory)
         if directory in self._synced:
             return
-        _make_root(self._root)
+        self._make_root(self._root)
         made = self._root
         for name in Path(directory).relative_to(self._root).parts:
             made, parent = os.path.join(made, name), made
@@ -246,10 +254,46 @@ class LocalStore:
             except FileExistsError:
                 if not _is_directory(made):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made) from None
-            _sync_directory(parent)  # also where another process made it: it may not have synced it yet
+            self._sync(parent)  # also where another process made it: it may not have synced it yet
         if len(self._synced) >= SYNCED_MAX:
             self._synced.clear()
         self._synced.add(directory)
+
+    def _make_root(self, root: str) -> None:
+        """Make ``root`` and the directories above it where they are missing, each entry synced."""
+        if _is_directory(root):
+            with suppress(PermissionError):  # what lies above an existing root need not be ours to read
+                self._sync(os.path.dirname(root))
+            return
+        self._make_root(os.path.dirname(root))
+        try:
+            os.mkdir(root)
+        except FileExistsError:
+            if not _is_directory(root):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), root) from None
+        self._sync(os.path.dirname(root))
+
+    def _sync(self, directory: str) -> None:
+        """Make all names in ``directory`` last. Unavailable for ever once the system has failed to."""
+        handle = os.open(directory, _DIRECTORY)
+        try:
+            os.fsync(handle)
+        except InterruptedError:
+            raise
+        except OSError as error:
+            if error.errno != _NO_SYNC:
+                self._doubtful.add(directory)
+            raise
+        finally:
+            os.close(handle)
+        self._require_no_doubt(directory)
+
+    def _require_no_doubt(self, directory: str) -> None:
+        if directory in self._doubtful:
+            raise Unavailable(
+                "a sync of this directory failed, so what it holds may not be on the disk, whatever a later sync says;"
+                f" check the disk, mount it anew, then restart this process directory={directory}"
+            )
 
     def _delete(self, key: str) -> None:
         path = self._path(key)
@@ -257,7 +301,7 @@ class LocalStore:
             with suppress(FileNotFoundError):
                 if stat.S_ISREG(os.stat(path).st_mode):
                     os.unlink(path)
-            _sync_directory(os.path.dirname(path))  # also when absent: another's deletion may not be synced yet
+            self._sync(os.path.dirname(path))  # also when absent: another's deletion may not be synced yet
         except (FileNotFoundError, NotADirectoryError):
             return  # nor is there a directory
         except OSError as error:
@@ -320,7 +364,7 @@ class LocalStore:
         old = [path for path in self._temporaries() if _is_older(path, before_ns)]
         if any(_has_two_names(path) for path in old):  # the one that is left is to say that it was synced
             for path, _, _ in os.walk(self._root):
-                _sync_directory(path)
+                self._sync(path)
         return sum(_remove_if_older(path, before_ns, os.unlink) for path in old)
 
     def _temporaries(self) -> Sequence[str]:
@@ -363,21 +407,6 @@ class LocalStore:
             _close(handle)
 
 
-def _make_root(root: str) -> None:
-    """Make ``root`` and the directories above it where they are missing, each entry synced."""
-    if _is_directory(root):
-        with suppress(PermissionError):  # what lies above an existing root need not be ours to read
-            _sync_directory(os.path.dirname(root))
-        return
-    _make_root(os.path.dirname(root))
-    try:
-        os.mkdir(root)
-    except FileExistsError:
-        if not _is_directory(root):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), root) from None
-    _sync_directory(os.path.dirname(root))
-
-
 def _write_synced(path: str, data: bytes) -> int:
     """Write a new file, sync it, and return its time (Unix ms)."""
     handle = os.open(path, _TEMPORARY, 0o666)
@@ -387,14 +416,6 @@ def _write_synced(path: str, data: bytes) -> int:
             rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
         return os.fstat(handle).st_mtime_ns // 1_000_000
-    finally:
-        os.close(handle)
-
-
-def _sync_directory(path: str) -> None:
-    handle = os.open(path, _DIRECTORY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 
