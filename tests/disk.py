@@ -70,14 +70,16 @@ class Call:
 class Disk:
     """The module ``os``, as ``LocalStore`` uses it, on the real directory ``top``.
 
-    ``refuse`` is asked before each call, with its number, and returns the error to raise instead. ``now_ns`` is the
-    time that files and directories bear. No sync reaches a real medium: the model says what one is worth.
+    ``refuse`` is asked before each call, with its number, and returns the error to raise instead; ``after`` is told of
+    each that was carried out. ``now_ns`` is the time that files and directories bear. No sync reaches a real medium:
+    the model says what one is worth.
     """
 
     def __init__(self, top: str | os.PathLike[str], now_ns: Callable[[], int]) -> None:
         self.top = os.fspath(top)
         self.calls: list[Call] = []
         self.refuse: Callable[[int, str, str], OSError | None] = lambda number, function, path: None
+        self.after: Callable[[Call], object] = lambda call: None
         self.path = _Paths(self)
         self._now_ns = now_ns
         self._opened: dict[int, str] = {}
@@ -213,8 +215,10 @@ class _Calling:
         if error is not None:
             number = getattr(error, "errno", None) or errno.EIO
             self._disk.calls.append(Call(call.function, call.path, call.other, failed=number))
-        elif self._noted:
-            self._disk.calls.append(call)
+        else:
+            if self._noted:
+                self._disk.calls.append(call)
+            self._disk.after(call)
         self._disk._lock.release()
 
 
