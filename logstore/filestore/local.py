@@ -183,6 +183,7 @@ class LocalStore:
     def _create(self, key: str, data: bytes) -> int:
         path, parent = self._path(key), os.path.dirname(self._path(key))
         temporary = os.path.join(self._temporary, f"{os.getpid()}-{os.urandom(8).hex()}")
+        self._require_no_doubt(parent)  # first: whatever else is wrong by now, this the caller must hear
         try:
             if os.path.lexists(path):  # spares the loser of an old race the writing; the link below decides
                 raise FileExistsError(errno.EEXIST, "the name is taken")
@@ -289,10 +290,12 @@ class LocalStore:
         self._require_no_doubt(directory)
 
     def _require_no_doubt(self, directory: str) -> None:
-        if directory in self._doubtful:
+        """Raise Unavailable when a sync of ``directory`` has failed, or of one above it that it needs to be synced."""
+        above = () if directory in self._synced else map(str, Path(directory).parents)
+        if self._doubtful and (doubtful := self._doubtful.intersection((directory, *above))):
             raise Unavailable(
                 "a sync of this directory failed, so what it holds may not be on the disk, whatever a later sync says;"
-                f" check the disk, mount it anew, then restart this process directory={directory}"
+                f" check the disk, mount it anew, then restart this process directory={min(doubtful)}"
             )
 
     def _delete(self, key: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ class Told:
     completed: int | None = None
     errors: list[BaseException] = field(default_factory=list)
     ended_ms: int = 0
+    logged: list[str] = field(default_factory=list)
     last: bool = False
     died: int = 0
     complaints: list[str] = field(default_factory=list)
@@ -67,8 +69,9 @@ class Told:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether somebody was told that a sync failed, and what to do."""
-        return any("check the disk, mount it anew, then restart this process" in str(error) for error in self.errors)
+        """Whether somebody was told, or the operator by the process's log, that a sync failed, and what to do."""
+        said = [*map(str, self.errors), *self.logged]
+        return any("check the disk, mount it anew, then restart this process" in line for line in said)
 
     async def append(self, writer: Writer, *ids: str) -> bool:
         """Append a batch and keep what came of it; whether it was acknowledged."""
@@ -303,8 +306,12 @@ def simulated(root: Path, seed: int, *, step: bool, history: str, began_ms: int 
 def played(name: str, root: Path, seed: int, refuse: Refuse | None = None) -> Told:
     """Play a history below ``root``, to its end, on a disk that refuses what ``refuse`` says."""
     history, play = HISTORIES[name]
-    with simulated(root, seed, step=True, history=history) as host:
+    with simulated(root, seed, step=True, history=history) as host, ExitStack() as stack:
         told = Told(host.disk)
+        heard = logging.Handler(logging.WARNING)
+        heard.emit = lambda record: told.logged.append(record.getMessage())  # type: ignore[method-assign]
+        stack.callback(logging.getLogger("logstore").removeHandler, heard)
+        logging.getLogger("logstore").addHandler(heard)
         if refuse is not None:
             host.disk.refuse = partial(refuse, host)
         host.loop.run_until_complete(play(host, told))

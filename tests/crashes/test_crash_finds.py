@@ -82,3 +82,16 @@ async def test_what_follows_the_opening_of_a_file_may_fail(tmp_path: Path, disk:
     else:
         assert (await store.get("a/1")).data == b"x"
     await store.aclose()
+
+
+@pytest.mark.parametrize("doubtful", ["", "a"], ids=["the root", "its own"])
+async def test_that_a_sync_failed_is_heard_whatever_else_fails(tmp_path: Path, disk: Disk, doubtful: str) -> None:
+    """The last of several attempts said ENOSPC: the operator made room, started anew, and believed the next sync."""
+    store = LocalStore(tmp_path)
+    refuse(disk, lambda function, path: function == "sync directory" and path == doubtful, errno.ENOSPC)
+    with pytest.raises(Unavailable, match="no space left for the store verb=create key=a/1 errno=ENOSPC"):
+        await store.create("a/1", b"x")
+    refuse(disk, lambda function, path: True, errno.ENOSPC)
+    with pytest.raises(Unavailable, match="check the disk, mount it anew, then restart this process directory="):
+        await store.create("a/1", b"x")
+    await store.aclose()
