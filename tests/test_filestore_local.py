@@ -175,11 +175,37 @@ async def test_refused_reads_and_deletions_are_unavailable(tmp_path: Path, disk:
     await store.aclose()
 
 
-async def test_a_failed_directory_sync_is_ambiguous(tmp_path: Path, disk: Disk) -> None:
-    """When the last step fails, the caller is told Unavailable, and AlreadyExists when it tries again."""
+async def test_a_failed_directory_sync_is_never_believed_again(tmp_path: Path, disk: Disk) -> None:
+    """Regression: a sync that succeeds after one that failed says nothing of what the first had lost ("fsyncgate").
+
+    The second attempt met AlreadyExists, found its own object, and took it for stored; a power cut took it away. Now
+    this process calls nothing stored in that directory; in others it goes on, and after a restart in this one, too.
+    """
     store = LocalStore(tmp_path)
     await store.create("a/0", b"x")
     disk.fail["sync directory"] = OSError(errno.EIO, "no")
+    with pytest.raises(Unavailable, match="input/output error verb=create key=a/1 errno=EIO"):
+        await store.create("a/1", b"mine")
+    disk.fail.clear()
+    for refused in (store.create("a/1", b"mine"), store.create("a/2", b""), store.get("a/1"), store.delete("a/9")):
+        with pytest.raises(Unavailable, match=f"check the disk, .* restart this process directory={tmp_path}/a$"):
+            await refused
+    assert len(os.listdir(tmp_path / "tmp")) == 1
+    assert (await store.get("a/0")).data == b"x"
+    await store.create("b/1", b"x")
+    restarted = LocalStore(tmp_path)
+    with pytest.raises(AlreadyExists):
+        await restarted.create("a/1", b"mine")
+    assert (await restarted.get("a/1")).data == b"mine"
+    await store.aclose()
+    await restarted.aclose()
+
+
+async def test_an_interrupted_directory_sync_is_ambiguous(tmp_path: Path, disk: Disk) -> None:
+    """When the last step is interrupted, the caller is told Unavailable, and AlreadyExists when it tries again."""
+    store = LocalStore(tmp_path)
+    await store.create("a/0", b"x")
+    disk.fail["sync directory"] = InterruptedError(errno.EINTR, "no")
     for _ in range(2):
         with pytest.raises(Unavailable):
             await store.create("a/1", b"mine")
@@ -236,6 +262,39 @@ async def test_a_crash_leaves_only_temporaries(tmp_path: Path) -> None:
     assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 2
     assert os.listdir(tmp_path / "tmp") == []
     assert (await store.get("a/1")).data == b"x"
+    await store.aclose()
+
+
+async def test_what_was_found_before_its_creator_synced_it_survives(tmp_path: Path, disk: Disk) -> None:
+    """Regression: a seal behind, or a tick that named, an object whose creator was killed before it synced the name.
+
+    A power cut took the object and left the seal: Missing, for ever. A reader that finds a file with its second name
+    syncs the directory before it says what it found, and a sweep does before it takes that name away.
+    """
+    clock = ManualClock(wall_ms=time.time_ns() // 1_000_000)
+    store = LocalStore(tmp_path, clock=clock)
+    await store.create("a/0", b"x")
+    for name in ("1", "2"):
+        (tmp_path / "tmp" / name).write_bytes(b"of a process that was killed")
+        os.link(tmp_path / "tmp" / name, tmp_path / "a" / name)
+    disk.steps.clear()
+    assert (await store.get("a/0")).data == b"x"
+    assert disk.steps == []
+    assert (await store.get("a/1")).data == b"of a process that was killed"
+    assert disk.steps == [("sync directory", str(tmp_path / "a"))]
+    disk.fail["sync directory"] = OSError(errno.EIO, "no")
+    clock.advance(2 * HOUR_MS)
+    other = LocalStore(tmp_path, clock=clock)
+    with pytest.raises(Unavailable, match="verb=get key=a/1 errno=EIO"):
+        await other.get("a/1")
+    with pytest.raises(Unavailable, match="verb=sweep"):
+        await other.sweep(older_than_ms=HOUR_MS)
+    await other.aclose()
+    assert sorted(os.listdir(tmp_path / "tmp")) == ["1", "2"]
+    disk.fail.clear()
+    disk.steps.clear()
+    assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 2
+    assert ("sync directory", str(tmp_path / "a")) in disk.steps
     await store.aclose()
 
 
