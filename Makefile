@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 SEEDS  ?= 1000
+SECONDS ?= 20
 FIRST  ?= 0
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model clean
+.PHONY: help check format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +96,9 @@ simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
 
 model: $(VENV)/.test ## the protocol's explicit-state models
 	$(BIN)/python -m tests.model $(ARGS)
+
+fuzz: $(VENV)/.test ## every decoder, by odd inputs, SECONDS=20 each (ARGS="--target segment" for one)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 clean: ## remove what make has made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist site

@@ -8,7 +8,7 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -22,7 +22,16 @@ from logstore.frame import DIGEST_BYTES, Fields, ObjectType, decode_frame, encod
 from logstore.keys import NUMBER_MAX, ArchiveKey, SegmentKey, archive_key
 from logstore.segment import FRAME_BYTES, Segment, decode_archived_segment, unpack_columns
 
-__all__ = ["ArchiveWriter", "Block", "BlockContent", "Part", "decode_archive", "decode_block", "decode_part"]
+__all__ = [
+    "ArchiveWriter",
+    "Block",
+    "BlockContent",
+    "Contents",
+    "Part",
+    "decode_archive",
+    "decode_block",
+    "decode_part",
+]
 
 BLOCK_BYTES_MAX: Final = 4 << 20
 PART_BYTES_MAX: Final = 16 << 20
@@ -68,6 +77,18 @@ class BlockContent:
 
     entries: Mapping[int, bytes]
     segments: Mapping[tuple[int, int], tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in the blocks of one object: unpacked as they are gone through, each alone. Raises nothing then."""
+
+    part: Part
+    data: bytes
+
+    def __iter__(self) -> Iterator[BlockContent]:
+        for block in self.part.blocks:
+            yield decode_block(self.part, block, self.data[block.start : block.start + block.stored])
 
 
 @dataclass(slots=True)
@@ -163,19 +184,21 @@ def decode_part(key: ArchiveKey, data: bytes, size: int) -> Part:
     return Part(key, tuple(blocks))
 
 
-def decode_archive(key: ArchiveKey, data: bytes) -> list[BlockContent]:
-    """Decode an object of an archive with all that is in it. Raises Corrupt, naming it."""
-    part = decode_part(key, data, len(data))
-    blocks = [decode_block(part, block, data[block.start : block.start + block.stored]) for block in part.blocks]
-    try:
-        for content in blocks:
+def decode_archive(key: ArchiveKey, data: bytes) -> Contents:
+    """Decode an object of an archive with all that is in it. Raises Corrupt, naming it.
+
+    Blocks are unpacked one by one, here and when the contents are gone through: together they may have any size.
+    """
+    contents = Contents(decode_part(key, data, len(data)), data)
+    for content in contents:
+        try:
             for number, entry in content.entries.items():
                 decode_entry(key.chapter, number, entry)
             for (session, slot), archived in content.segments.items():  # whose writer's name is in an open entry only
                 decode_archived_segment(SegmentKey("-", key.chapter, session, slot), *archived)
-    except Corrupt as error:
-        raise Corrupt(f"archive holds what cannot be read key={archive_key(key)}; restore it: {error}") from error
-    return blocks
+        except Corrupt as error:
+            raise Corrupt(f"archive holds what cannot be read key={archive_key(key)}; restore it: {error}") from error
+    return contents
 
 
 def _decode_slots(fields: Fields, slots: list[Any]) -> tuple[Slots, ...]:

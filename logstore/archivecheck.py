@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from logstore.archive import BlockContent
+from logstore.archive import Contents
 from logstore.entry import Entry, Open, decode_entry, require_follows
 from logstore.errors import Corrupt
 from logstore.filestore.base import FileStore
@@ -61,8 +61,8 @@ async def _check_archive(store: FileStore, record: Retired, progress: Progress) 
             yield damage(name, "it is gone, and holds a retired chapter", RESTORE)
         elif walked.damage is not None:
             yield damage(name, str(walked.damage), RESTORE)
-        whole = whole and isinstance(walked.value, list)
-        for finding in reading.take(name, walked.value) if whole and isinstance(walked.value, list) else ():
+        whole = whole and isinstance(walked.value, Contents)
+        for finding in reading.take(name, walked.value) if whole and isinstance(walked.value, Contents) else ():
             yield finding
     if whole and (what := reading.what_lacks()):
         yield damage(retired_key(record.chapter), what, RESTORE)
@@ -76,7 +76,7 @@ class _Chapter:
     last: Entry | None = None
     tips: dict[int, tuple[SessionId, Tip]] = field(default_factory=dict)
 
-    def take(self, name: str, blocks: list[BlockContent]) -> Iterator[Finding]:
+    def take(self, name: str, blocks: Contents) -> Iterator[Finding]:
         """Take in an object of the archive."""
         for block in blocks:
             try:

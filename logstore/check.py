@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
-
-import msgpack
 
 from logstore.archivecheck import check_archives
 from logstore.entry import Address, Closed, Entry, Open, Tick, require_follows
 from logstore.errors import Corrupt, NotFound
+from logstore.event import decode_data
 from logstore.filestore.base import FileStore, Listed
 from logstore.finding import RESTORE, Finding, Progress, damage, note
 from logstore.identity import Identity, decode_identity
@@ -488,16 +488,13 @@ def decode_segment_data(name: str, data: bytes) -> Segment:
     assert isinstance(segment, Segment)
     if segment.columns is not None:
         for index, payload in enumerate(segment.columns.payloads):
-            _require_data(name, segment.first_sequence + index, payload, (dict, type(None)))
+            decode_data(payload, partial(_where, name, segment.first_sequence + index))
         for index, meta in segment.columns.metas.items():
-            _require_data(name, segment.first_sequence + index, meta, (dict,))
+            where = partial(_where, name, segment.first_sequence + index)
+            if decode_data(meta, where) is None:
+                raise Corrupt(f"an event's meta is not a map {where()}; run `logstore check`")
     return segment
 
 
-def _require_data(name: str, sequence: int, packed: bytes, types: tuple[type, ...]) -> None:
-    try:
-        data = msgpack.unpackb(packed, max_ext_len=0)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise Corrupt(f"an event's data cannot be read key={name} sequence={sequence} cause={error!r:.60}") from error
-    if not isinstance(data, types):
-        raise Corrupt(f"an event's data is not a map key={name} sequence={sequence} type={type(data).__name__}")
+def _where(name: str, sequence: int) -> str:
+    return f"key={name} sequence={sequence}"

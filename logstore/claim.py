@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from logstore.errors import Corrupt
-from logstore.event import Data, Event, EventEncoder, decode_data
+from logstore.event import NAME_BYTES_MAX, Data, Event, EventEncoder, decode_data
 from logstore.frame import ObjectType, decode_fields, encode_fields
 from logstore.keys import NONCE_BYTES, NUMBER_MAX, ClaimKey, claim_key
 
@@ -62,12 +62,15 @@ def decode_claim(key: ClaimKey, data: bytes) -> Claim:
         key.number,
     ):
         raise Corrupt(f"claim lies under another's name key={name}; restore the object")
+    type_ = fields.text("type")
+    if not 1 <= len(type_.encode()) <= NAME_BYTES_MAX:
+        raise fields.damaged("type")
     return Claim(
         key,
         fields.binary("id", NONCE_BYTES),
         fields.text("claimant"),
         fields.number("last_stamp"),
-        fields.text("type"),
+        type_,
         decode_data(fields.binary("data"), name) or {},
         decode_data(fields.binary("meta"), name) or {},
     )

@@ -17,7 +17,7 @@ import msgpack
 from logstore.errors import Corrupt, InvalidArgument
 from logstore.frame import UNSEARCHED_BYTES_MAX, unpack
 
-__all__ = ["Data", "EncodedEvent", "Event", "EventEncoder", "StoredEvent", "decode_data"]
+__all__ = ["Data", "EncodedEvent", "Event", "EventEncoder", "StoredEvent", "decode_data", "may_be_too_deep", "shown"]
 
 Data = Mapping[str, Any]
 
@@ -26,6 +26,7 @@ KEY_BYTES_MAX: Final = 1_024
 LEVELS_MAX: Final = 100  # maps and arrays in one another, the data itself included; recursion must bear it
 _PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})
 _NAMES_REMEMBERED_MAX: Final = 10_000
+_CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # by which MessagePack begins a map or an array
 
 
 class Event(NamedTuple):
@@ -59,21 +60,21 @@ class EncodedEvent(NamedTuple):
 def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS_MAX) -> None:
     """Raise InvalidArgument for what MessagePack would store but a reader could not use."""
     if levels == 0 and isinstance(value, (Mapping, list, tuple)):
-        raise InvalidArgument(f"nested too deep key={_shown(key)} in={field} levels={LEVELS_MAX}; flatten it")
+        raise InvalidArgument(f"nested too deep key={shown(key)} in={field} levels={LEVELS_MAX}; flatten it")
     if type(value) is dict or isinstance(value, Mapping):
         for name, inner in value.items():
             if type(name) is not str:
-                raise InvalidArgument(f"field names are text key={_shown(key)} in={field} name={name!r:.40}")
+                raise InvalidArgument(f"field names are text key={shown(key)} in={field} name={name!r:.40}")
             if type(inner) not in _PLAIN:
                 _refuse_unstorable(inner, key, field, levels - 1)
     elif isinstance(value, float):
         if math.isnan(value):
             raise InvalidArgument(
-                f"NaN cannot be stored key={_shown(key)} in={field}; leave the field out or store None"
+                f"NaN cannot be stored key={shown(key)} in={field}; leave the field out or store None"
             )
     elif isinstance(value, (msgpack.ExtType, msgpack.Timestamp)):
         raise InvalidArgument(
-            f"extension types cannot be stored key={_shown(key)} in={field} type={type(value).__name__}"
+            f"extension types cannot be stored key={shown(key)} in={field} type={type(value).__name__}"
         )
     elif isinstance(value, (list, tuple)):
         for inner in value:
@@ -115,13 +116,13 @@ class EventEncoder:
     def encode_data(self, data: Data, key: str, field: str) -> bytes:
         """Return a map as MessagePack; InvalidArgument, naming ``key`` and ``field``, when it cannot be stored."""
         if type(data) is not dict and not isinstance(data, Mapping):
-            raise InvalidArgument(f"needs a mapping or None {field}={data!r:.40} key={_shown(key)}")
+            raise InvalidArgument(f"needs a mapping or None {field}={data!r:.40} key={shown(key)}")
         try:
             _refuse_unstorable(data, key, field)
             encoded: bytes = self._packer.pack(data)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             self._packer.reset()
-            raise InvalidArgument(f"cannot be stored key={_shown(key)} in={field} cause={str(error)[:80]}") from error
+            raise InvalidArgument(f"cannot be stored key={shown(key)} in={field} cause={str(error)[:80]}") from error
         return encoded
 
     def _check_name(self, name: str, argument: str) -> None:
@@ -159,7 +160,27 @@ def decode_data(payload: bytes, where: str | Callable[[], str]) -> Data | None:
         raise Corrupt(f"data cannot be read {_named(where)} cause={error!r:.80}; run `logstore check`") from error
     if data is not None and type(data) is not MappingProxyType:
         raise Corrupt(f"data is not a map {_named(where)} type={type(data).__name__}; run `logstore check`")
+    if data is not None and may_be_too_deep(payload) and _is_too_deep(data):
+        raise Corrupt(f"data is nested too deep {_named(where)} levels={LEVELS_MAX}; run `logstore check`")
     return data
+
+
+def may_be_too_deep(payload: bytes) -> bool:
+    """Whether so many bytes may begin a map or an array as would be too many in one another. Cost: 1 ns a byte."""
+    if len(payload) <= LEVELS_MAX:
+        return False
+    return len(payload) - len(payload.translate(None, _CONTAINERS)) > LEVELS_MAX
+
+
+def _is_too_deep(data: Data) -> bool:
+    """Whether what was decoded has more than ``LEVELS_MAX`` maps and arrays in one another. No recursion."""
+    level: list[Any] = [data]
+    for _ in range(LEVELS_MAX):
+        held = [each.values() if type(each) is MappingProxyType else each for each in level]
+        level = [inner for each in held for inner in each if type(inner) is MappingProxyType or type(inner) is tuple]
+        if not level:
+            return False
+    return True
 
 
 def _named(where: str | Callable[[], str]) -> str:
@@ -256,7 +277,7 @@ class StoredEvent:
 
     def _where(self) -> str:
         return (
-            f"key={_shown(self.key)} writer={self.writer} chapter={self.chapter} session={self.session} seq={self.seq}"
+            f"key={shown(self.key)} writer={self.writer} chapter={self.chapter} session={self.session} seq={self.seq}"
         )
 
     def __repr__(self) -> str:
@@ -268,6 +289,6 @@ def payload_bytes(events: Sequence[EncodedEvent]) -> int:
     return sum(len(event.key) + len(event.payload) + len(event.meta or b"") for event in events)
 
 
-def _shown(key: str) -> str:
+def shown(key: str) -> str:
     """A key as it may stand in a message of one line."""
     return key if key.isprintable() else repr(key)

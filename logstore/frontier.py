@@ -19,7 +19,7 @@ from logstore.entry import Address, Closed, Entry, Open, Tick, require_follows
 from logstore.errors import InvalidArgument, Trimmed
 from logstore.frame import DIGEST_BYTES
 from logstore.identity import ID_BYTES
-from logstore.keys import retired_key
+from logstore.keys import NUMBER_MAX, retired_key
 from logstore.retired import Retired
 from logstore.segment import Segment
 from logstore.session import SessionId, Tip
@@ -88,7 +88,7 @@ class Position:
             case [bytes(store_id), last, bytes(digest), list(sessions), settled] if (
                 len(store_id) == ID_BYTES
                 and len(digest) in (0, DIGEST_BYTES)
-                and (last is None or _are_numbers(last, 2))
+                and (last is None or (_are_numbers(last, 2) and max(last) <= NUMBER_MAX))
                 and (settled is None or _are_numbers(settled, 4))
             ):
                 return cls(
@@ -109,7 +109,9 @@ def _are_numbers(values: object, count: int) -> bool:
 def _parse_session(values: object) -> SessionPosition:
     match values:
         case [int(chapter), int(number), [int(slot), int(sequence), int(stamp), bytes(digest)], int(taken)] if (
-            min(chapter, number, slot, sequence, stamp, taken) >= 0 and len(digest) == DIGEST_BYTES
+            min(chapter, number, slot, sequence, stamp, taken) >= 0
+            and max(chapter, number, slot) <= NUMBER_MAX
+            and len(digest) == DIGEST_BYTES
         ):
             return SessionPosition(chapter, number, Tip(slot, sequence, stamp, digest), taken)
         case _:

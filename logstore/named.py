@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logstore.archive import BlockContent, decode_archive
+from logstore.archive import Contents, decode_archive
 from logstore.chunk import Chunk, decode_chunk
 from logstore.claim import Claim, decode_claim
 from logstore.entry import Entry, decode_entry
@@ -34,18 +34,7 @@ from logstore.stagepage import Page, decode_page
 __all__ = ["Named", "decode_named"]
 
 Named = (
-    Identity
-    | Entry
-    | Segment
-    | Retired
-    | Page
-    | Gone
-    | Manifest
-    | Registration
-    | Chunk
-    | PinRecord
-    | Claim
-    | list[BlockContent]
+    Identity | Entry | Segment | Retired | Page | Gone | Manifest | Registration | Chunk | PinRecord | Claim | Contents
 )
 
 

@@ -30,11 +30,7 @@ def encode_token(word: str, values: list[Any]) -> str:
     """
     packed = msgpack.packb([_VERSION, *values])
     checked = zlib.crc32(packed).to_bytes(4, "big") + packed
-    return f"{word}-{_to_text(checked)}"
-
-
-def _to_text(checked: bytes) -> str:
-    return base64.urlsafe_b64encode(checked).decode().rstrip("=")
+    return f"{word}-{base64.urlsafe_b64encode(checked).decode().rstrip('=')}"
 
 
 def decode_token(word: str, text: str) -> list[Any]:
@@ -47,11 +43,11 @@ def decode_token(word: str, text: str) -> list[Any]:
         encoded = text[len(prefix) :].encode("ascii")
         checked = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         packed = checked[4:]
-        if checked[:4] != zlib.crc32(packed).to_bytes(4, "big") or _to_text(checked) != text[len(prefix) :]:
+        if checked[:4] != zlib.crc32(packed).to_bytes(4, "big"):
             raise refusal
         values = unpack(packed)
+        if type(values) is not list or values[:1] != [_VERSION] or encode_token(word, values[1:]) != text:
+            raise refusal  # of another version, or spelt otherwise than we do
     except (ValueError, binascii.Error, msgpack.UnpackException) as error:
         raise refusal from error
-    if type(values) is not list or values[:1] != [_VERSION]:
-        raise refusal
     return values[1:]

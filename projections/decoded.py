@@ -19,7 +19,8 @@ from typing import Final
 
 import msgpack
 
-from logstore.event import Data, decode_data
+from logstore.errors import Corrupt
+from logstore.event import Data, decode_data, may_be_too_deep, shown
 from logstore.frame import UNSEARCHED_BYTES_MAX
 
 __all__ = ["DecodedRows", "decode_each"]
@@ -69,8 +70,9 @@ class DecodedRows:
         return found
 
     def _decode(self, key: str, row: bytes) -> Data:
-        data = decode_data(row, lambda: f"key={key}")
-        assert data is not None, "no data is no row"
+        data = decode_data(row, lambda: f"key={shown(key)}")
+        if data is None:
+            raise Corrupt(f"no data is no row key={shown(key)}; run `logstore check`")
         seen, row_id = self._seen, id(row)
         if row_id in seen:
             seen.discard(row_id)
@@ -106,8 +108,9 @@ def decode_each(rows: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, Data]]
     unpack = msgpack.unpackb
     for key, row in rows:
         plain = len(row) <= UNSEARCHED_BYTES_MAX and not (0xC4 in row or 0xC5 in row or 0xC6 in row)  # no binary names
+        plain = plain and not may_be_too_deep(row)
         try:
             data = unpack(row, max_ext_len=0) if plain else None
         except (ValueError, msgpack.UnpackException, RecursionError):
             data = None
-        yield key, data if type(data) is dict else decode_data(row, f"key={key}") or {}
+        yield key, data if type(data) is dict else decode_data(row, f"key={shown(key)}") or {}

@@ -24,6 +24,7 @@ Invariants:
 from __future__ import annotations
 
 import operator
+import reprlib
 import struct
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
@@ -63,7 +64,12 @@ _NUMBERS: Final = (_NUMBER, 0xFF - _NUMBER)  # upright and turned
 def parse_path(text: object) -> Path:
     """Return a dotted field name as the names along its path; InvalidArgument for what is none."""
     if not isinstance(text, str) or not all(text.split(".")) or text.startswith("-"):
-        raise InvalidArgument(f"a field is a name, or names joined by dots field={text!r:.60}")
+        raise InvalidArgument(f"a field is a name, or names joined by dots field={reprlib.repr(text):.60}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"not encodable as UTF-8 field={text!r:.60}") from error
     return tuple(text.split("."))
 
 

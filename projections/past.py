@@ -59,7 +59,8 @@ def parse_moment(text: str, argument: str) -> Moment:
             return int(text)
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidArgument(f"not a time {argument}={text:.60}; write 2026-11-26T10:00:00Z, or a stamp") from error
+        shown = text if text.isprintable() else repr(text)
+        raise InvalidArgument(f"not a time {argument}={shown:.60}; write 2026-11-26T10:00:00Z, or a stamp") from error
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 import heapq
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -131,14 +132,16 @@ class Clause:
     def parse(cls, clause: object) -> Clause:
         """Return the clause that ``(field, operator, value)`` means; InvalidArgument, naming it, for anything else."""
         if not isinstance(clause, (tuple, list)) or len(clause) != 3:
-            raise InvalidArgument(f"a clause is (field, operator, value) clause={clause!r:.100}")
+            raise InvalidArgument(f"a clause is (field, operator, value) clause={reprlib.repr(clause):.100}")
         name, sign, value = clause
         if not isinstance(sign, str) or sign not in OPERATORS:
-            raise InvalidArgument(f"no such operator clause={clause!r:.100}; there are {' '.join(OPERATORS)}")
+            raise InvalidArgument(
+                f"no such operator clause={reprlib.repr(clause):.100}; there are {' '.join(OPERATORS)}"
+            )
         try:
             return OPERATORS[sign](parse_path(name), sign, value)
         except (InvalidArgument, UnicodeEncodeError, RecursionError) as error:
-            raise InvalidArgument(f"{error} clause={clause!r:.100}") from error
+            raise InvalidArgument(f"{error} clause={reprlib.repr(clause):.100}") from error
 
     def __str__(self) -> str:
         return f"{'.'.join(self.path)} {self.operator} {self.value!r:.60}"
@@ -326,7 +329,9 @@ class Query:
             binding, values, key = decode_token("cursor", cursor)
         except (InvalidArgument, ValueError) as error:
             raise refusal from error
-        if binding != self.binding(scope):
+        if binding != self.binding(scope) or type(values) is not list or type(key) is not str:
+            raise refusal
+        if len(values) != len(self.order) or not set(map(type, values)) <= {bytes}:
             raise refusal
         return Position(tuple(values), key)
 
@@ -341,7 +346,7 @@ def pack(where: Where, order_by: Sequence[str]) -> bytes | None:
     None where it has none; what is wrong with it then, ``Query.parse`` says. Cost: a microsecond.
     """
     if not isinstance(where, (list, tuple)) or not isinstance(order_by, (list, tuple)):
-        raise InvalidArgument(f"takes lists where={where!r:.60} order_by={order_by!r:.60}")
+        raise InvalidArgument(f"takes lists where={reprlib.repr(where):.60} order_by={reprlib.repr(order_by):.60}")
     try:
         packed: bytes = msgpack.packb([where, order_by])
     except (TypeError, ValueError, OverflowError):
@@ -358,7 +363,7 @@ def _parse_packed(packed: bytes) -> Query:
 def _parse(where: Sequence[Any], order_by: Sequence[Any], packed: bytes | None = None) -> Query:
     fields = tuple(map(Field.parse, order_by))
     if len({field.path for field in fields}) < len(fields):
-        raise InvalidArgument(f"orders by a field twice order_by={order_by!r:.100}")
+        raise InvalidArgument(f"orders by a field twice order_by={reprlib.repr(order_by):.100}")
     return Query(tuple(map(Clause.parse, where)), fields, packed)
 
 

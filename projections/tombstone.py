@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from logstore.clock import STAMP_MAX
 from logstore.errors import Corrupt
-from logstore.event import Data, EventEncoder, decode_data
+from logstore.event import Data, EventEncoder, decode_data, shown
 
 __all__ = ["Tombstone", "decode_state", "encode_state", "is_tombstone", "tombstone_until"]
 
@@ -69,7 +69,7 @@ def decode_state(row: bytes, key: str, stamp: int = 0) -> Data | None:
 
     Raises Corrupt naming ``key``.
     """
-    where = f"key={key}"
+    where = f"key={shown(key)}"
     if not is_tombstone(row):
         return decode_data(row, where) or {}
     if tombstone_until(row) < stamp:

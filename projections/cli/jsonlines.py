@@ -4,7 +4,7 @@ A line is an object with ``kind``, ``key``, ``type``, ``data``, ``meta``; one th
 the log. What JSON cannot say is said by an object with one field whose name begins with ``$``:
 
     {"$bytes": "AP8="}        bytes, in base64
-    {"$float": "Infinity"}    an infinite number ("-Infinity" likewise)
+    {"$float": "Infinity"}    an infinite number ("-Infinity" likewise; "NaN", of other writers, is not read back)
     {"$map": {"$bytes": 1}}   a map that would otherwise be taken for one of these
 
 So every event survives being written as a line and read again, bit for bit.
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from logstore.errors import InvalidArgument
-from logstore.event import Event, StoredEvent
+from logstore.event import LEVELS_MAX, Event, StoredEvent
 from projections.cli.terminal import as_json, moment
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 _WANTED: Final = ("kind", "key", "type")
 _EVENT: Final = "kind, key, type, data"
 _PLACE: Final = {"stamp", "time", "writer", "chapter", "session", "seq", "settled"}
-_NESTING_MAX: Final = 500
 _SAME: Final = {str, int, bool, type(None)}  # most values: JSON says them as they are
 
 
@@ -83,6 +82,8 @@ def to_json(value: Any) -> Any:
             return {"$bytes": base64.b64encode(value).decode()}
         case float() if math.isinf(value):
             return {"$float": "Infinity" if value > 0 else "-Infinity"}
+        case float() if math.isnan(value):  # another writer's: ours stores none, and does not take it back
+            return {"$float": "NaN"}
         case Mapping():
             plain = {name: to_json(inner) for name, inner in value.items()}
             return {"$map": plain} if len(plain) == 1 and next(iter(plain)).startswith("$") else plain
@@ -154,8 +155,8 @@ def from_json(value: Any, field: str) -> Any:
 
 
 def _of_json(value: Any, field: str, depth: int) -> Any:
-    if depth > _NESTING_MAX:
-        raise InvalidArgument(f"nested too deeply field={field} levels_max={_NESTING_MAX}")
+    if depth > LEVELS_MAX:
+        raise InvalidArgument(f"nested too deeply field={field} levels_max={LEVELS_MAX}")
     if type(value) is list:
         return [_of_json(inner, field, depth + 1) for inner in value]
     if type(value) is not dict:
@@ -174,6 +175,8 @@ def _of_json(value: Any, field: str, depth: int) -> Any:
                 raise InvalidArgument(f"not base64 field={field} value={text!r:.40}") from error
         case {"$float": "Infinity" | "-Infinity" as text}:
             return float(text)
+        case {"$float": "NaN"}:
+            raise InvalidArgument(f"NaN cannot be stored field={field}; leave it out or write null")
         case {"$map": dict(plain)}:
             return {name: _of_json(inner, field, depth + 1) for name, inner in plain.items()}
         case _:

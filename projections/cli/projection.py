@@ -73,8 +73,8 @@ def load_model(text: str) -> Model[Any]:
 
 def _load(text: str, option: str, form: str) -> Any:
     module_name, _, name = text.partition(":")
-    if not module_name or not name:
-        raise InvalidArgument(f"needs {form} {option}={text}")
+    if not all(map(str.isidentifier, [*module_name.split("."), name])):
+        raise InvalidArgument(f"needs {form} {option}={text if text.isprintable() else repr(text):.100}")
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module_name), name, None)

@@ -100,7 +100,10 @@ def address_of(url: str) -> str:
         return url
     if not url or "\0" in url:
         raise InvalidArgument("not an address; use file:///directory, s3://bucket/prefix or a path")
-    return Path(url).absolute().as_uri()
+    try:
+        return Path(url).absolute().as_uri()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"not an address url={url!r:.60}; it has letters that no file's name has") from error
 
 
 def open_log(url: str, *, read_only: bool = True, create: bool = False, settings: LogSettings | None = None) -> Log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from logstore.archive import ArchiveWriter, BlockContent, Part
@@ -114,7 +115,7 @@ def pin_values(pin: PinRecord) -> Values:
     return values
 
 
-def archive_values(part: Part, contents: list[BlockContent]) -> Values:
+def archive_values(part: Part, contents: Iterable[BlockContent]) -> Values:
     """The values of a whole archive in one object."""
     chapter = part.key.chapter
     writers: dict[int, str] = {}
