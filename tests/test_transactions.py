@@ -151,6 +151,29 @@ async def test_a_caught_error_leaves_the_transaction_whole(scene: Scene) -> None
 
 
 @directed
+async def test_what_a_caller_does_later_to_what_it_gave_matters_to_nobody(scene: Scene) -> None:
+    """One dict for several documents, a patch that is changed below the guard's bound, what `get` returned, meta."""
+    async with leading(scene.machine("web")) as db:
+        async with db.transaction() as tx:
+            given: dict[str, Any] = {"deep": [0]}
+            meta = {"by": "ann"}
+            for n, key in enumerate("abc"):
+                given["n"] = n
+                await tx.create("Doc", key, given, meta=meta)
+            given["deep"].append(1)
+            meta["by"] = "bob"
+            with pytest.raises(TypeError):
+                (await tx.get("Doc", "a"))["n"] = 7  # type: ignore[index]  # the mistake
+        assert [dict(each) for each in db.collection("Doc").find().rows] == [{"deep": (0,), "n": n} for n in range(3)]
+        async with db.transaction() as tx:
+            await tx.create("Sum", "s", {"n": 1})
+            patch = {"n": 2}
+            await tx.update("Sum", "s", patch)
+            patch["n"] = -1
+        assert db.collection("Sum").get("s") == {"n": 2}
+
+
+@directed
 async def test_a_guard_a_version_and_a_clause_are_judged_before_anything_is_written(scene: Scene) -> None:
     """What a transaction may write the fold takes: every event of the log has its effect."""
     async with leading(scene.machine("web")) as db:
