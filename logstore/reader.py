@@ -176,6 +176,12 @@ class Reader:
         return self._frontier.holder() if self._frontier else None
 
     @property
+    def led_kinds(self) -> frozenset[str]:
+        """The kinds that only leaders write, for ever, as far as it has read. Cost: none."""
+        last = None if self._frontier is None else self._frontier.last
+        return frozenset(kind for scope in last.scopes for kind in scope.kinds) if last is not None else frozenset()
+
+    @property
     def last_entry(self) -> int:
         """The stamp of the last roster entry read: the watermark rises no further. Cost: none."""
         last = self._frontier.last if self._frontier else None

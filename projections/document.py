@@ -232,6 +232,14 @@ class Collection:
             self.guard(before, after)
         return after
 
+    def require_mode(self, led_kinds: Set[str]) -> None:
+        """Raise InvalidArgument where leaders write this kind: a shared collection would see none of its documents."""
+        if self.kind in led_kinds and not self.exclusive:
+            raise InvalidArgument(
+                f"only leaders write this kind, and a shared collection sees nothing of it collection={self.kind};"
+                " declare it exclusive=True"
+            )
+
     def may_import(self, writer: str) -> bool:
         """Whether a writer may create documents whole, with fields that others own."""
         return self.importers is not None and fnmatchcase(writer, self.importers)

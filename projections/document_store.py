@@ -115,6 +115,8 @@ class DocumentStore:
             async with asyncio.TaskGroup() as group:
                 for collection in self._collections.values():
                     group.create_task(self._open_view(collection))
+            for collection in self._collections.values():
+                collection.require_mode(self._views[collection.kind].led_kinds)
             if self._leads:
                 await self._take_lead()
         except BaseException as error:

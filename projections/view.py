@@ -351,6 +351,11 @@ class View(Table):
     def _unticked_events(self) -> int:
         return self._state.pending_above(self._reader.last_entry)
 
+    @property
+    def led_kinds(self) -> frozenset[str]:
+        """The kinds that only leaders write, for ever, as far as the view has read. Cost: none."""
+        return self._reader.led_kinds
+
     def _change(self, change: Callable[[], None]) -> None:
         """Change the state, and what follows from it. What fails or interrupts that ends the view."""
         try:

@@ -30,8 +30,8 @@ PACKAGES = ("logstore", "projections")
 INNER = {
     "Writer": {"read_tick", "open_slots"},
     "Log": {"snapshots", "claims", "stage_chain", "follower", "follower_from", "lead"},
-    "Reader": {"keep_trail", "start_follower", "events_by_run"},
-    "View": {"subscribe"},
+    "Reader": {"keep_trail", "start_follower", "events_by_run", "led_kinds"},
+    "View": {"subscribe", "led_kinds"},
     "DocumentStore": {"at"},
 }
 # Users implement these, for the loop to call.

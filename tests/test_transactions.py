@@ -327,6 +327,18 @@ async def test_a_document_store_that_does_not_lead_has_no_transactions(scene: Sc
 
 
 @directed
+async def test_a_kind_that_is_led_is_not_opened_as_shared(scene: Scene) -> None:
+    """By writers and readers alike: they would see nothing of it, and write documents that its leader never sees."""
+    async with leading(scene.machine("web")) as db:
+        await db.collection("Doc").create("a", {"n": 1})
+    async with scene.machine("other").open(quick()) as log:
+        for writer in ("w", None):
+            with pytest.raises(InvalidArgument, match=r"only leaders write this kind.*collection=Doc"):
+                async with DocumentStore.open(log, writer=writer, collections=[OPEN, Collection("Doc")]):
+                    pass
+
+
+@directed
 async def test_writes_in_the_wrong_mode_are_reported_no_ops(scene: Scene) -> None:
     """A kind is exclusive or shared for ever: the fold takes events of its own mode only, and says so of others."""
     async with leading(scene.machine("web")) as db, scene.machine("other").open(quick()) as log:

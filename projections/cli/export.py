@@ -35,6 +35,7 @@ from projections.cli.terminal import (
     url_argument,
     where_to_begin,
 )
+from projections.document import CollectionFold
 
 __all__ = ["command"]
 
@@ -151,6 +152,8 @@ async def _export_rows(
 ) -> tuple[int, bool]:
     count = 0
     async with open_log(url) as log, View.open(log, projection) as view:
+        if isinstance(projection, CollectionFold):
+            projection.collection.require_mode(view.led_kinds)
         for error in view.damage:
             click.echo(f"{type(error).__name__}: {error}", err=True)
         with output as sink, progress_bar("exporting") as bar:
