@@ -21,7 +21,7 @@ from logstore.errors import AlreadyExists, Conflict, InvalidArgument, LogStoreEr
 from logstore.event import Data, EventEncoder, decode_data
 from logstore.lead import Lead
 from projections.document import META, Absent, Collection, Present, Write, of_rows, of_rows_order, version_of
-from projections.locks import Locks
+from projections.locks import WAIT_S, Locks
 from projections.patch import patch_between, thawed
 from projections.projection import Rejected
 from projections.query import Page, Where
@@ -79,10 +79,17 @@ class Transactions:
         """
         self.require()
         asked = {question.kind for question in questions}
-        while any(asked & kinds for kinds in self._under_way.values()):
-            self._arrived.clear()
-            await self._arrived.wait()
-            self.require()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while any(asked & kinds for kinds in self._under_way.values()):
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                    self.require()
+        except TimeoutError as error:
+            raise Conflict(
+                f"others write all the time what a transaction has asked for kinds={sorted(asked)} waited_s={WAIT_S};"
+                " try again, or get documents by key"
+            ) from error
         for question in questions:
             if self.ask(question).keys != question.keys:
                 raise Conflict(

@@ -8,13 +8,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Final
 
 import pytest
 
-from logstore import Event, LogSettings, Receipt
+from logstore import Event, LogSettings, Receipt, RetrySettings
 from logstore.errors import (
     AlreadyExists,
     Conflict,
@@ -433,6 +433,27 @@ async def test_questions_in_opposite_orders_do_not_wait_for_each_other(scene: Sc
             asking = [asyncio.create_task(ask("n")), asyncio.create_task(ask("-n"))]
             await asyncio.sleep(1)
         assert await asyncio.gather(*asking) == [["a", "b", "c"], ["c", "b", "a"]]
+        assert free(db)
+
+
+@directed
+async def test_a_question_does_not_wait_for_ever_while_others_write(scene: Scene) -> None:
+    """Commits of its kind are under way all the time: after five seconds it is Conflict, and its locks are free."""
+    machine = scene.machine("web")
+    slow = replace(quick(), retry=RetrySettings(attempt_timeout_ms=60_000, deadline_ms=60_000))
+    async with leading(machine, settings=slow) as db:
+        await db.collection("Doc").create("a", {"n": 0})
+        gate = Gate()
+        machine.script.on("create", "log/", gate.before)
+        writing = asyncio.create_task(db.collection("Doc").create("b", {"n": -1}))
+        await gate.met()
+        began_s = scene.loop.time()
+        with pytest.raises(Conflict, match="others write all the time"):
+            async with db.transaction() as tx:
+                assert (await tx.find("Doc", [("n", ">=", 0)])).keys == ["a"]
+        assert WAIT_S <= scene.loop.time() - began_s < WAIT_S + 1
+        gate.open()
+        await writing
         assert free(db)
 
 
