@@ -181,6 +181,11 @@ class State:
         judged = self._verdicts.get(address)
         return None if judged is None else judged[0]
 
+    @property
+    def parked_events(self) -> int:
+        """How many events the fold has failed on, of those remembered. Cost: O(verdicts remembered)."""
+        return sum(verdict.kind == "parked" for verdict, _ in self._verdicts.values())
+
     # Cutting: what the rows at a watermark are, and how they differ from an earlier one
 
     def load(self, rows: Rows, watermark: int, verdicts: Iterable[ManifestVerdict]) -> None:

@@ -63,7 +63,8 @@ class ViewStatistics:
 
     ``pending_events``: those above the watermark; ``unticked_events``: those of them above the last roster entry,
     which wait for a tick. ``lag_ms``: how far the watermark is behind the clock. ``holder``: which session holds it,
-    in words; "" when none does. ``memory_bytes``: keys, rows and table, indexes not counted. ``cold_rows``: how many
+    in words; "" when none does. ``parked_events``: those that the fold failed on, of the last ones remembered; what
+    they did is not in the rows. ``memory_bytes``: keys, rows and table, indexes not counted. ``cold_rows``: how many
     rows are in the cache file, where there is a memory budget, and not in memory; ``cache_file_bytes``: its size.
     """
 
@@ -73,6 +74,7 @@ class ViewStatistics:
     watermark: int
     lag_ms: int
     holder: str
+    parked_events: int
     decoded_rows: int
     memory_bytes: int
     cold_rows: int
@@ -406,6 +408,7 @@ class View(Table):
             watermark=self.watermark,
             lag_ms=max(0, self._log.now_ms() - stamp_ms(self.watermark)),
             holder=self._holder(),
+            parked_events=self._state.parked_events,
             decoded_rows=len(self._decoded),
             memory_bytes=_memory_bytes(rows),
             cold_rows=bounded.rows_in_file if bounded is not None else 0,

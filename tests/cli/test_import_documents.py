@@ -63,6 +63,13 @@ def document(n: int, /, **more: Any) -> dict[str, Any]:
     return {"id": f"d-{n}", "n": n, **more}
 
 
+def upcast_of_few(data: Mapping[str, Any], _: int) -> Mapping[str, Any]:
+    if data["n"] == 1:
+        raise ValueError("no such thing")
+    return data
+
+
+NEWER = Collection(DOCS.kind, version=2, upcast=upcast_of_few)
 RFC = Path(__file__).parents[2] / "docs/rfcs/0007-export-and-import.md"
 
 
@@ -451,6 +458,14 @@ def test_documents_fit_a_model(tool: Tool, tmp_path: Path) -> None:
     refused, _ = result.stderr.splitlines()
     assert refused.startswith("stdin: line 2 key='d-2': InvalidArgument: a document is not as its model says")
     assert there(tool, tmp_path) == {"d-1": fits, "d-3": more}
+
+
+def test_an_export_tells_what_its_fold_failed_on(tool: Tool, tmp_path: Path) -> None:
+    """An upcast that fails leaves documents out: status 1, and a line that says how many, for an export is a move."""
+    bring(tool, tmp_path, lines(document(0), document(1), document(2)))
+    result = back(tool, tmp_path, "NEWER")
+    assert (result.exit_code, [each["key"] for each in records(result.stdout)]) == (1, ["d-0", "d-2"])
+    assert "left out: what 1 events did, for the fold failed on them projection=" in result.stderr
 
 
 def test_a_hundred_refusals_have_one_cause(tool: Tool, tmp_path: Path) -> None:
