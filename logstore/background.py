@@ -116,9 +116,17 @@ class _Call(concurrent.futures.Future[T]):
             self.set_result(task.result())
 
     def cancel_task(self) -> None:
-        """On the loop: let it be cancelled, if it has not ended."""
+        """On the loop: let it be cancelled, if it has not ended; not before its first step: what is left is left."""
         if self.task is not None:
-            self.task.cancel()
+            asyncio.get_running_loop().call_soon(self.task.cancel)
+
+    def revoke(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """On the loop: let it not begin, or be cancelled if it has."""
+        if self.task is not None:
+            self.cancel_task()
+        else:
+            coroutine.close()
+            self.cancel()
 
     def abandon(self) -> None:
         """On the loop: let its thread wait for ever. It is a daemon, and the process is ending."""
@@ -158,7 +166,7 @@ class Background:
         self._over = ""  # why nothing runs here any more
         self._calls: set[_Call[Any]] = set()
         self._open: dict[int, Entered] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="logstore", daemon=True)
         self._thread.start()
 
@@ -191,8 +199,11 @@ class Background:
             if self._turn.owner == threading.get_ident():
                 raise InvalidArgument(_WITHIN)
             self._submit(call, partial(call.begin, coroutine))
-        except BaseException:
+        except InvalidArgument:
             coroutine.close()
+            raise
+        except BaseException:  # interrupted: only the loop knows whether it has begun
+            self._soon(partial(call.revoke, coroutine))
             raise
         return call
 
@@ -266,13 +277,26 @@ class Background:
         traceback: TracebackType | None,
     ) -> None:
         """Close; calls that other threads are waiting for within it end then."""
+        this = asyncio.current_task()
+        assert this is not None
+        self._open.pop(id(entered), None)
+        self._closing.add(this)
+        this.add_done_callback(self._closing.discard)
         try:
             await entered.__aexit__(kind, error, traceback)
         finally:
-            self._open.pop(id(entered), None)
-            this = asyncio.current_task()
             tasks = {call.task for call in self._calls if call.task and call.task is not this and call.is_within(face)}
             await _end_tasks(tasks, LEAVE_S)
+
+    def let_go(self, entered: Entered) -> None:
+        """Close what an interrupt kept from being left, as after an error; nothing if it was left."""
+        self._soon(lambda: self._loop.call_soon(self._let_go, entered))  # behind the first step of leaving, if it began
+
+    def _let_go(self, entered: Entered) -> None:
+        if self._open.pop(id(entered), None) is not None:
+            task = self._loop.create_task(_give_up(entered))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     # Ending
 
@@ -294,9 +318,11 @@ class Background:
                 call.abandon()
         try:
             async with asyncio.timeout(END_S):
+                if self._closing:
+                    await asyncio.wait(self._closing)
                 for entered in reversed(list(self._open.values())):
                     try:
-                        await entered.__aexit__(None, None, None)
+                        await _give_up(entered)
                     except Exception:  # noqa: BLE001 - the others are to be closed, too
                         _log.warning("closed badly at the end of the process: %r", entered, exc_info=True)
         except TimeoutError:
@@ -337,6 +363,12 @@ async def _end_tasks(tasks: set[asyncio.Task[Any]], patience_s: float) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=LEAVE_S)
+
+
+async def _give_up(entered: Entered) -> None:
+    """Close, as after an error: nobody said that what is under way is to be done."""
+    error = SystemExit("its with was not left")
+    await entered.__aexit__(type(error), error, None)
 
 
 async def _closed(iterator: AsyncGenerator[Any, None]) -> None:
@@ -475,7 +507,11 @@ class Face(Generic[A_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._behind.wait(self._behind.leave(self, self._inner, kind, error, traceback), self)
+        try:
+            self._behind.wait(self._behind.leave(self, self._inner, kind, error, traceback), self)
+        except BaseException:
+            self._behind.let_go(self._inner)
+            raise
 
 
 def inner(face: Face[T]) -> T:

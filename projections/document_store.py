@@ -158,7 +158,7 @@ class DocumentStore:
 
         Cost: one GET, shared by concurrent calls. Raises Fenced, Unavailable.
         """
-        await self._led.lead.confirm()
+        await self._led.confirm()
 
     @property
     def _led(self) -> Transactions:

@@ -97,7 +97,7 @@ class Transactions:
                     f" where={list(question.where)!r:.100}; try again"
                 )
         if not events:
-            await self.lead.confirm()
+            await self.confirm()
             return None
         token, kinds = object(), {event.kind for event in events}
         self._under_way[token] = kinds
@@ -131,6 +131,12 @@ class Transactions:
             except Exception as error:  # noqa: BLE001 - whatever it was, the next one is told
                 self._broken = error
                 return None
+
+    async def confirm(self) -> None:
+        """See ``DocumentStore.confirm``."""
+        self.require()
+        await self.lead.confirm()
+        self.require()
 
     def require(self) -> None:
         """Raise what keeps this process from serving, if anything does that it knows of."""

@@ -12,7 +12,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 
 import logstore as asynchronous
 import logstore.sync as logstore
-from logstore.background import Background, Face, look, wait
+from logstore.background import Background, Face, _Call, look, wait
 from logstore.sync import AlreadyExists, Block, Event, InvalidArgument, NotFound, StageLogs
 from projections.sync import Collection, DocumentChange, Documents, DocumentStore, Index, Projection, View, diff, keep
 
@@ -341,6 +341,51 @@ def test_an_interrupt_cancels_the_call() -> None:
     timer.join()
 
 
+class Entered:
+    """What counts how it was left."""
+
+    def __init__(self) -> None:
+        self.left: list[object] = []
+
+    async def __aenter__(self) -> Entered:
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        self.left.append(kind)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("begun", "told"), [(False, SystemExit), (True, None)])
+def test_an_interrupt_as_it_is_left_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, begun: bool, told: object
+) -> None:
+    """Just before the call begins, or in the same step of the loop: it is left all the same, and once."""
+    behind = Background.current()
+    face: Face[Any] = Face(Entered())
+    face._enter()
+
+    def interrupted(coroutine: Coroutine[Any, Any, Any], within: Any) -> Any:
+        call = _Call[Any](within)
+
+        def begin() -> None:
+            call.begin(coroutine)
+            call.cancel_task()
+
+        if begun:
+            behind._submit(call, begin)
+        else:
+            coroutine.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patching:
+        patching.setattr(behind, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            face._exit(None, None, None)
+    eventually(lambda: face._inner.left)
+    assert face._inner.left == [told]
+    assert id(face._inner) not in behind._open
+
+
 def test_an_interrupted_follower_goes_on_where_it_was(log: logstore.Log) -> None:
     """An interrupt ends the iteration; iterated again, the reader misses nothing and repeats nothing."""
     with log.writer("web-1") as writer:
@@ -555,6 +600,31 @@ def test_a_process_that_leaves_everything_open_ends(tmp_path: Path) -> None:
     with logstore.open(tmp_path.as_uri()) as log:
         assert log.survey().open_sessions == ()
         assert [each.key for each in log.read()] == ["t-1", "o-1"]
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_transaction_that_a_process_ends_in_writes_nothing(tmp_path: Path, daemon: bool) -> None:
+    """A thread is in the middle of it: nobody left it, so what it has written so far is not committed."""
+    script = f"""
+    accounts = [Collection("Account", exclusive=True)]
+    db = DocumentStore.open(log, writer="bank", collections=accounts, mode="exclusive").__enter__()
+    with db.transaction() as tx:
+        for key in "ab":
+            tx.create("Account", key, {{"n": 50}})
+    half = threading.Event()
+    def move():
+        with db.transaction() as tx:
+            tx.update("Account", "a", {{"n": 0}})
+            half.set()
+            time.sleep(2)
+            tx.update("Account", "b", {{"n": 100}})
+    threading.Thread(target=move, daemon={daemon}).start()
+    half.wait()
+    """
+    assert run(HEAD + textwrap.dedent(script), tmp_path.as_uri()).returncode == 0
+    accounts = Collection("Account", exclusive=True)
+    with logstore.open(tmp_path.as_uri()) as log, DocumentStore.open(log, collections=[accounts]) as db:
+        assert [row["n"] for row in db.collection("Account").find().rows] == [50, 50]
 
 
 def test_what_cannot_be_closed_does_not_keep_the_process(tmp_path: Path) -> None:

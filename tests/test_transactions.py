@@ -674,7 +674,7 @@ async def test_a_leader_whose_view_is_over_serves_no_more(scene: Scene) -> None:
 
         docs.view.wait_for = fail  # type: ignore[method-assign,assignment]  # what no memory does
         await docs.update("a", {"n": 2})
-        for call in (docs.update("a", {"n": 3}), docs.create("b", {})):
+        for call in (docs.update("a", {"n": 3}), docs.create("b", {}), db.confirm()):
             with pytest.raises(Unavailable, match="view"):
                 await call
     assert await stored(scene) == {"a": {"n": 2}}
