@@ -31,7 +31,7 @@ serve_option = click.option(
 @click.command()
 @url_argument
 @click.option(
-    "--collections", metavar="MODULE:NAME", help="The collections of documents to show, as Python imports them."
+    "--collections", metavar="MODULE:NAME", multiple=True, help="Collections of documents to show, or a list; repeat."
 )
 @click.option("--labels", metavar="MODULE:NAME", help="What values are called: {kind: {field: an enum, or a map}}.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen. Who reaches it sees the log.")
@@ -39,14 +39,14 @@ serve_option = click.option(
 @click.option("--once", is_flag=True, help="Start, fetch each page of the menu, say how that went, end.")
 @json_option
 def command(
-    *, url: str, collections: str | None, labels: str | None, host: str, port: int, once: bool, json_: bool
+    *, url: str, collections: tuple[str, ...], labels: str | None, host: str, port: int, once: bool, json_: bool
 ) -> None:
     """Show the log at URL in a browser, until interrupted (Ctrl-C, SIGTERM): what it holds, as it moves.
 
     With --collections their documents, too: to be filtered, with their history and as they were. Only reads, follows
     the log meanwhile, and asks nobody for a password: on another --host than loopback, put it behind what does.
     """
-    declared = load_collections(collections) if collections is not None else ()
+    declared = [collection for text in collections for collection in load_collections(text)]
     named = load_labels(labels) if labels is not None else {}
     if not run(_console(url, declared, named, host=host, port=port, once=once, json_=json_)):
         click.get_current_context().exit(1)

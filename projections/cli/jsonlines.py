@@ -142,7 +142,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _event_of(fields: dict[str, Any]) -> Event:
     for name in _WANTED:
         if type(fields.get(name)) is not str:
-            raise InvalidArgument(f"needs text field={name} value={fields.get(name)!r:.40}")
+            raise InvalidArgument(
+                f"needs text field={name} value={fields.get(name)!r:.40}; documents are imported --as documents"
+            )
     if unknown := sorted(fields.keys() - {*_WANTED, "data", "meta"} - _PLACE):
         raise InvalidArgument(f"no such field of an event field={unknown[0]!r:.40}; what happened goes into data")
     data, meta = (from_json(fields.get(name), name) for name in ("data", "meta"))

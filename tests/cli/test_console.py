@@ -61,6 +61,7 @@ def test_once_fetches_the_pages_of_the_menu(tool: Tool, place: str, more: tuple[
         (("PLACE", "--collections", "told"), "needs package.module:NAME"),
         (("PLACE", "--collections", "nobody:X"), "cannot be imported"),
         (("PLACE", "--collections", "told:NONSENSE"), "no Collection, and no list or tuple of such"),
+        (("PLACE", "--collections", "told:NONSENSE", "--collections", "told:ALL"), "no Collection"),  # each counts
         (("PLACE", "--labels", "told:NONSENSE"), "not {kind: {field: an enum, or a map}}"),
     ],
 )
