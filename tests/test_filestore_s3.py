@@ -328,9 +328,19 @@ async def test_no_credentials_are_unavailable(
     monkeypatch.setenv("AWS_CONFIG_FILE", nowhere)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     store = S3Store("bucket", endpoint_url=service.url, region="us-east-1")
-    with pytest.raises(Unavailable, match="NoCredentialsError"):
+    with pytest.raises(Unavailable, match=r"NoCredentialsError; set AWS_ACCESS_KEY_ID"):
         await GET(store)
     assert service.requests == []
+    await store.aclose()
+
+
+async def test_where_nobody_listens_the_endpoint_is_named_as_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is no answer of a service, and no whole or half one."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    store = S3Store("bucket", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+    with pytest.raises(Unavailable, match="check endpoint_url"):
+        await GET(store)
     await store.aclose()
 
 

@@ -34,7 +34,13 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from botocore.handlers import add_expect_header
 from botocore.loaders import Loader, create_loader
 
@@ -262,7 +268,15 @@ def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStore
 
 def _no_answer(error: Exception, verb: str, key: str) -> Unavailable:
     """Its own text stays in the cause: it can name addresses that do not belong in our messages."""
-    return Unavailable(f"the service gave no whole answer verb={verb} key={key} reason={type(error).__name__}")
+    facts = f"verb={verb} key={key} reason={type(error).__name__}"
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return Unavailable(
+            f"no credentials were found, so nothing was asked {facts};"
+            " set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if isinstance(error, EndpointConnectionError):
+        return Unavailable(f"nobody answers at the store's endpoint; check endpoint_url, and the network {facts}")
+    return Unavailable(f"the service gave no whole answer {facts}")
 
 
 def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
