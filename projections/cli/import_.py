@@ -139,6 +139,8 @@ async def _import_documents(
                 importing = DocumentImport(documents, collection.kind, lines.label, key_field, model=model)
                 await _take_in(importing, lines)
                 verified = await importing.verify()
+        if not verified.documents:
+            click.echo(f"{lines.label}: there is no document in it", err=True)
     if json_:
         counts = {name: getattr(importing, name) for name in ("created", "found", "repeated", "refused")}
         click.echo(as_json({"collection": collection.kind, **counts, **verified._asdict()}))
@@ -158,6 +160,8 @@ class _Input(NamedTuple):
 
 @contextmanager
 def _input(file: str) -> Iterator[_Input]:
+    if file == "-" and sys.stdin is None:
+        raise InvalidArgument("stdin is closed; name a FILE")
     if file == "-":
         yield _Input(sys.stdin.buffer, "stdin", None)
     else:

@@ -78,7 +78,11 @@ def _load(text: str, option: str, form: str) -> Any:
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module_name), name, None)
-    except ImportError as error:
-        raise InvalidArgument(f"cannot be imported {option}={text} cause={error}") from error
+    except Exception as error:  # whatever the user's module raises
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InvalidArgument(
+            f"cannot be imported {option}={text} cause={cause:.200};"
+            " modules are looked for in this directory, then where Python looks"
+        ) from error
     finally:
         sys.path.remove("")

@@ -538,8 +538,9 @@ def test_an_export_s_arguments_that_do_not(tool: Tool, place: str, arguments: Se
 
 
 def test_nothing_is_imported_of_nothing(tool: Tool, tmp_path: Path) -> None:
-    """Blank lines are no documents."""
+    """Blank lines are no documents; that there is none is told, for a dump that failed is empty."""
     result = bring(tool, tmp_path, "\n \n")
+    assert "stdin: there is no document in it" in result.stderr
     assert (result.exit_code, result.stdout.count(f"0 documents digest={'0' * 64}")) == (0, 2)
 
 

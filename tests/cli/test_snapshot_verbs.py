@@ -95,6 +95,17 @@ def test_a_projection_that_cannot_be_used_is_one_line(tool: Tool, place: str, pr
     assert not (Path(place) / "snapshots").exists()
 
 
+def test_a_module_that_cannot_be_read_is_one_line(
+    tool: Tool, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, whatever it raises as it is imported."""
+    (tmp_path / "half_written.py").write_text("def project(\n")
+    monkeypatch.chdir(tmp_path)
+    result = tool("snapshot", place, "--projection", "half_written:Class")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "cause=SyntaxError: " in result.stderr
+
+
 def test_a_diff_shows_what_changed(tool: Tool, place: str) -> None:
     """From nothing to the snapshot's moment; a row that went, and one that changed, after it."""
     first = json.loads(tool("snapshot", place, HERE, "--json").stdout)
