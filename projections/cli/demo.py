@@ -105,12 +105,15 @@ def _events(outcome: Outcome) -> Table:
             "",
             f"{outcome.stored_unacknowledged} of its events were stored, though it died before it noted that they were",
         ),
-        ("read live", f"{outcome.live['count']} events, half within {half} ms, 99 % within {most} ms"),
+        (
+            "read live",
+            f"{outcome.live['count']} events (one ended the demo), half within {half} ms, 99 % within {most} ms",
+        ),
         (
             "read settled",
             f"{outcome.settled['count']} events, the last {outcome.settling_s:.1f} s after the writers ended",
         ),
-        ("read cold", f"{outcome.cold['count']} events"),
+        ("read cold", f"{outcome.cold['count']} events; one of them, by nobody of these, ended the demo"),
     ):
         table.add_row(what, seen)
     return table
