@@ -21,7 +21,7 @@ a local file, one process's, and start from snapshots in the store. Not here: SQ
 from __future__ import annotations
 
 from projections.document import Collection
-from projections.document_store import DocumentStore
+from projections.document_store import DocumentStore, PastDocuments
 from projections.documents import Documents, WriteReceipt
 from projections.index import Index
 from projections.keep import KeepRound, keep
@@ -54,6 +54,7 @@ __all__ = [
     "Rejection",
     # Documents, to write and to ask
     "DocumentStore",
+    "PastDocuments",
     "Collection",
     "Documents",
     "WriteReceipt",

@@ -7,8 +7,8 @@ process leads (``logstore/lead.py``), and writes are transactions (``transaction
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Literal, overload
 
 from logstore import Log, Writer, WriterSettings
@@ -20,7 +20,7 @@ from projections.past import Moment, PastView
 from projections.transactions import Shelf, Transaction, Transactions
 from projections.view import View
 
-__all__ = ["DocumentStore"]
+__all__ = ["DocumentStore", "PastDocuments"]
 
 
 class DocumentStore:
@@ -166,18 +166,9 @@ class DocumentStore:
             raise InvalidArgument("this document store does not lead; open it with a writer, and mode='exclusive'")
         return self._transactions
 
-    @asynccontextmanager
-    async def at(self, moment: Moment) -> AsyncIterator[Callable[[str], PastView]]:
-        """Enter with all collections as they were at one settled moment, which does not move: views by kind.
-
-        Their rows hold the documents as ``doc``. Cost: ``View.open(…, at=moment)`` for each collection.
-        """
-        async with AsyncExitStack() as stack:
-            views = {
-                kind: await stack.enter_async_context(View.open(self._log, collection.fold(), at=moment))
-                for kind, collection in self._collections.items()
-            }
-            yield views.__getitem__
+    def at(self, moment: Moment) -> PastDocuments:
+        """Return all collections as they were at one settled moment, which does not move; to be entered. Cost: none."""
+        return PastDocuments(self._log, self._collections, moment)
 
     # Its collections
 
@@ -201,3 +192,45 @@ class DocumentStore:
             writer=self._writer,
             transactions=self._transactions,
         )
+
+
+class PastDocuments:
+    """All collections of a document store as they were at one moment. Made by ``db.at``, used as ``async with``.
+
+    Called with a kind it returns the view of that collection, whose rows hold the documents as ``doc``.
+
+    >>> async def example(db, yesterday):
+    ...     async with db.at(yesterday) as past:
+    ...         return past("Account").get("a")["doc"], past("Transfer").find().keys
+
+    Entering costs ``View.open(…, at=moment)`` for each collection, and raises what that does.
+    """
+
+    def __init__(self, log: Log, collections: Mapping[str, Collection], moment: Moment) -> None:
+        self._log = log
+        self._collections = collections
+        self._moment = moment
+        self._views: dict[str, PastView] = {}
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<PastDocuments at={self._moment} collections={list(self._collections)}>"
+
+    async def __aenter__(self) -> PastDocuments:
+        try:
+            for kind, collection in self._collections.items():
+                past = View.open(self._log, collection.fold(), at=self._moment)
+                self._views[kind] = await self._stack.enter_async_context(past)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    def __call__(self, kind: str) -> PastView:
+        """Return the view of a collection; InvalidArgument for a kind that is not open. Cost: none."""
+        if kind not in self._views:
+            raise InvalidArgument(f"no such collection is open kind={kind!r:.40} open={sorted(self._views)}")
+        return self._views[kind]

@@ -37,6 +37,7 @@ from logstore.sync import Log
 from logstore.writer import WriterSettings
 from projections.document import Collection
 from projections.document_store import DocumentStore as AsyncDocumentStore
+from projections.document_store import PastDocuments as AsyncPastDocuments
 from projections.documents import MODIFY_ATTEMPTS_MAX, T
 from projections.documents import Documents as AsyncDocuments
 from projections.documents import WriteReceipt as AsyncWriteReceipt
@@ -76,6 +77,7 @@ __all__ = [
     "Rejection",
     # Documents, to write and to ask
     "DocumentStore",
+    "PastDocuments",
     "Collection",
     "Documents",
     "WriteReceipt",
@@ -552,6 +554,10 @@ class DocumentStore(Face[AsyncDocumentStore]):
         """
         self._wait(self._inner.confirm())
 
+    def at(self, moment: Moment) -> PastDocuments:
+        """Return all collections as they were at one settled moment, which does not move; to be entered. Cost: none."""
+        return PastDocuments(self._look(self._inner.at, moment), self)
+
     @overload
     def collection(self, kind: str) -> Documents[Any]: ...
     @overload
@@ -563,6 +569,32 @@ class DocumentStore(Face[AsyncDocumentStore]):
         """
         function: Any = self._inner.collection
         return Documents(self._look(function, kind, model), self)
+
+
+class PastDocuments(Face[AsyncPastDocuments]):
+    """All collections of a document store as they were at one moment. Made by ``db.at``, used as ``with``.
+
+    Called with a kind it returns the view of that collection, whose rows hold the documents as ``doc``.
+
+    >>> def example(db, yesterday):
+    ...     with db.at(yesterday) as past:
+    ...         return past("Account").get("a")["doc"], past("Transfer").find().keys
+
+    Entering costs ``View.open(…, at=moment)`` for each collection, and raises what that does.
+    """
+
+    def __enter__(self) -> PastDocuments:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._exit(kind, error, traceback)
+
+    def __call__(self, kind: str) -> PastView:
+        """Return the view of a collection; InvalidArgument for a kind that is not open. Cost: none."""
+        return PastView(self._look(self._inner.__call__, kind), self)
 
 
 class Documents(Face[AsyncDocuments[T]], Generic[T]):

@@ -17,8 +17,6 @@ from typing import Any
 
 import griffe
 
-NO_FACE_YET = {"at"}  # the sync face leaves it out, but it is for users
-
 _log = logging.getLogger("mkdocs.hooks.docs_site")
 
 
@@ -46,7 +44,7 @@ class Docstrings(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Leave out what is no user's; say what a named tuple is made of."""
-        for name in self._inner.get(cls.name, set()) - NO_FACE_YET:
+        for name in self._inner.get(cls.name, set()):
             cls.members.pop(name, None)
         if "Made by " in (cls.docstring.value if cls.docstring is not None else ""):
             cls.members.pop("__init__", None)

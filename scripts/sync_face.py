@@ -32,7 +32,6 @@ INNER = {
     "Log": {"snapshots", "claims", "stage_chain", "follower", "follower_from", "lead"},
     "Reader": {"keep_trail", "start_follower", "events_by_run", "led_kinds"},
     "View": {"subscribe", "led_kinds"},
-    "DocumentStore": {"at"},
 }
 # Users implement these, for the loop to call.
 COMPONENTS = {"FileStore", "Clock"}
@@ -48,7 +47,7 @@ ATTRIBUTES = {
     ("WriteReceipt", "receipt"): "Where the write is stored.",
     ("Transaction", "receipt"): "Where the commit is stored, once it is; None where nothing was written.",
 }
-DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__len__", "__contains__"}
+DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__len__", "__contains__", "__call__"}
 
 WINDOW_DOCS = {
     "logstore": '''

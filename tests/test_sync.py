@@ -118,6 +118,21 @@ def test_documents(things: Documents[Any]) -> None:
     assert things.view == things.view
 
 
+def test_documents_as_they_were(log: logstore.Log) -> None:
+    """All collections at a settled moment, while they go on; what is not open is told."""
+    with DocumentStore.open(log, writer="w", collections=[Collection("Thing")]) as db:
+        things = db.collection("Thing")
+        things.create("t", {"n": 1})
+        things.view.settle()
+        moment = things.view.watermark
+        things.update("t", {"n": 2})
+        with db.at(moment) as past:
+            assert [row["doc"] for row in past("Thing").find().rows] == [{"n": 1}]
+            with pytest.raises(InvalidArgument, match="no such collection"):
+                past("Other")
+        assert things.get("t") == {"n": 2}
+
+
 def test_stage_logs_and_keeping(log: logstore.Log) -> None:
     """Also of what users construct, and of functions that yield."""
     stage = StageLogs(log).stage("deployment-1", "stage-1")
