@@ -257,7 +257,10 @@ class Background:
         self._soon(partial(self._close, iterator))
 
     def _close(self, iterator: AsyncGenerator[Any, None]) -> None:
-        task = self._loop.create_task(_closed(iterator))
+        self._note_closing(self._loop.create_task(_closed(iterator)))
+
+    def _note_closing(self, task: asyncio.Task[Any]) -> None:
+        """Refer to a task until it has ended; the end of the process waits for it."""
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -280,8 +283,7 @@ class Background:
         this = asyncio.current_task()
         assert this is not None
         self._open.pop(id(entered), None)
-        self._closing.add(this)
-        this.add_done_callback(self._closing.discard)
+        self._note_closing(this)
         try:
             await entered.__aexit__(kind, error, traceback)
         finally:
@@ -294,9 +296,7 @@ class Background:
 
     def _let_go(self, entered: Entered) -> None:
         if self._open.pop(id(entered), None) is not None:
-            task = self._loop.create_task(_give_up(entered))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._note_closing(self._loop.create_task(_give_up(entered)))
 
     # Ending
 
@@ -321,10 +321,7 @@ class Background:
                 if self._closing:
                     await asyncio.wait(self._closing)
                 for entered in reversed(list(self._open.values())):
-                    try:
-                        await _give_up(entered)
-                    except Exception:  # noqa: BLE001 - the others are to be closed, too
-                        _log.warning("closed badly at the end of the process: %r", entered, exc_info=True)
+                    await _give_up(entered)
         except TimeoutError:
             _log.warning("not closed at the end of the process, it took too long: %r", list(self._open.values()))
         for call in list(self._calls):
@@ -366,9 +363,12 @@ async def _end_tasks(tasks: set[asyncio.Task[Any]], patience_s: float) -> None:
 
 
 async def _give_up(entered: Entered) -> None:
-    """Close, as after an error: nobody said that what is under way is to be done."""
+    """Close, as after an error: nobody said that what is under way is to be done. Nor is anybody told how that went."""
     error = SystemExit("its with was not left")
-    await entered.__aexit__(type(error), error, None)
+    try:
+        await entered.__aexit__(type(error), error, None)
+    except Exception:  # noqa: BLE001 - others are to be closed, too
+        _log.warning("its with was not left, and it closed badly: %r", entered, exc_info=True)
 
 
 async def _closed(iterator: AsyncGenerator[Any, None]) -> None:
