@@ -314,18 +314,13 @@ class Transaction:
             raise NotFound(f"there is no such document {_where(kind, key)}; create it") from error
         except Rejected as error:
             raise Conflict(f"{write.do} refused: {error} {_where(kind, key)}") from error
-        if after is not None:  # or the fold would fail on it
-            after = self._copy({"doc": after}, key, "row")["doc"]
-        data = None if event.data is None else self._copy(event.data, key, "data")
-        meta = self._copy({**(event.meta or {}), **write.meta()}, key, "meta")
-        self._events.append(event._replace(data=data, meta=meta))
+        if after is not None:  # read-only, and refused here where the fold would fail on it
+            row = decode_data(self._transactions.encoder.encode_data({"doc": after}, key, "row"), "row")
+            assert row is not None
+            after = row["doc"]
+        meta = thawed({**(event.meta or {}), **write.meta()})  # what a caller does to its own later is not ours
+        self._events.append(event._replace(data=thawed(event.data), meta=meta))
         self._own[kind, key] = after
-
-    def _copy(self, data: Data, key: str, field: str) -> Data:
-        """Return data as the store would give it back, read-only: what a caller does to its own later is another's."""
-        copy = decode_data(self._transactions.encoder.encode_data(data, key, field), field)
-        assert copy is not None
-        return copy
 
     def _see(self, kind: str, key: str) -> Data | None:
         """A document that is locked, as this transaction sees it."""
