@@ -40,19 +40,11 @@ from logstore.keys import (
     StageGoneKey,
     StagePageKey,
     StoreKey,
-    archive_key,
     chunk_key,
-    claim_key,
     entry_key,
     escape_name,
-    manifest_key,
     parse_key,
-    pin_key,
-    registration_key,
-    retired_key,
     segment_key,
-    stage_gone_key,
-    stage_page_key,
     unescape_name,
 )
 from logstore.manifest import encode_manifest
@@ -81,6 +73,7 @@ from tests.fuzz.bend import bend_bytes, bend_value, odd_values, pack
 from tests.fuzz.objects import GOOD, HEADERS, Stored, bent, names, random_objects
 from tests.fuzz.verdict import Target
 from tests.test_event import read_only
+from tests.test_keys import build
 from tests.test_query import Table
 
 __all__ = ["TARGETS"]
@@ -340,33 +333,7 @@ def token_target(
 
 
 def name_of(key: Key | None, text: str) -> str:
-    match key:
-        case None:
-            return text
-        case StoreKey():
-            return "store"
-        case EntryKey():
-            return entry_key(key.chapter, key.number)
-        case SegmentKey():
-            return segment_key(key.writer, key.chapter, key.session, key.slot)
-        case RetiredKey():
-            return retired_key(key.chapter)
-        case StagePageKey():
-            return stage_page_key(key)
-        case StageGoneKey():
-            return stage_gone_key(key.stage)
-        case ManifestKey():
-            return manifest_key(key)
-        case RegistrationKey():
-            return registration_key(key)
-        case ChunkKey():
-            return chunk_key(key)
-        case ArchiveKey():
-            return archive_key(key)
-        case PinKey():
-            return pin_key(key)
-        case ClaimKey():
-            return claim_key(key)
+    return text if key is None else build(key)
 
 
 def escape_and_back(name: str) -> str:
