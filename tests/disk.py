@@ -43,6 +43,7 @@ WRITE_BYTES_MAX: Final = 4_096  # a write may take less than it was given: large
 SUBSETS_MAX: Final = 16  # of what is pending at a cut all subsets are tried when they are no more than these
 LEFTOVERS_MAX: Final = 3  # of temporaries that a power cut brings back, so many at once
 STEP_MS_MAX: Final = 0.2
+_CHANGES: Final = {"write", "sync file", "link", "mkdir", "sync directory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,16 @@ class Call:
 class Disk:
     """The module ``os``, as ``LocalStore`` uses it, on the real directory ``top``.
 
-    ``refuse`` is asked before each call, with its number, and returns the error to raise instead; ``after`` is told of
-    each that was carried out. ``now_ns`` is the time that files and directories bear. No sync reaches a real medium:
-    the model says what one is worth.
+    ``refuse`` is asked before each call, with its number, and returns the error to raise instead: at first what
+    ``fail`` has for the function. ``after`` is told of each that was carried out. ``now_ns`` is the time that files and
+    directories bear. No sync reaches a real medium: the model says what one is worth.
     """
 
     def __init__(self, top: str | os.PathLike[str], now_ns: Callable[[], int]) -> None:
         self.top = os.fspath(top)
         self.calls: list[Call] = []
-        self.refuse: Callable[[int, str, str], OSError | None] = lambda number, function, path: None
+        self.fail: dict[str, OSError] = {}
+        self.refuse: Callable[[int, str, str], OSError | None] = lambda number, function, path: self.fail.get(function)
         self.after: Callable[[Call], object] = lambda call: None
         self.path = _Paths(self)
         self._now_ns = now_ns
@@ -92,6 +94,11 @@ class Disk:
     def handles(self) -> list[str]:
         """What is open."""
         return list(self._opened.values())
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        """The calls that store something, or make it last: function and path."""
+        return [(call.function, call.path) for call in self.calls if call.function in _CHANGES and not call.failed]
 
     def close_all(self) -> None:
         """What the end of a process does."""

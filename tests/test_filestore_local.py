@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,88 +20,25 @@ from logstore.filestore import FileStore, LocalStore, MemoryStore
 from logstore.filestore import local as local_module
 from logstore.filestore.base import is_key
 from logstore.testing.clock import ManualClock
+from tests.disk import WRITE_BYTES_MAX, Call, Disk, Platter
 
 HOUR_MS = 3_600_000
 
 
-class Disk:
-    """The ``os`` module as LocalStore sees it, noting each step that changes the disk or makes a change last."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, ...]] = []
-        self.fail: dict[str, OSError] = {}  # by function: raised instead of the call
-        self._opened: dict[int, str] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def _step(self, function: str, *paths: str) -> None:
-        if function in self.fail:
-            raise self.fail[function]
-        self.steps.append((function, *paths))
-
-    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
-        if "open" in self.fail:
-            raise self.fail["open"]
-        handle = os.open(path, flags, mode)
-        self._opened[handle] = path
-        return handle
-
-    def write(self, handle: int, data: bytes | memoryview) -> int:
-        self._step("write", self._opened[handle])
-        return os.write(handle, data[:700])  # a write may take less than it was given
-
-    def fsync(self, handle: int) -> None:
-        path = self._opened[handle]
-        self._step("sync directory" if os.path.isdir(path) else "sync file", path)
-
-    def mkdir(self, path: str) -> None:
-        os.mkdir(path)
-        self._step("mkdir", path)
-
-    def link(self, source: str, target: str) -> None:
-        self._step("link", source, target)
-        os.link(source, target)
-
-    def scandir(self, path: str) -> Any:
-        self.steps.append(("scandir", path))
-        return os.scandir(path)
-
-
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    disk = Disk()
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(tmp_path, time.time_ns)
     monkeypatch.setattr(local_module, "os", disk)
     return disk
 
 
-def left_by_power_cut(
-    steps: list[tuple[str, ...]], top: str, before: tuple[str, ...], *, names_reach_disk: bool
-) -> dict[str, bool]:
-    """Which names a power cut after ``steps`` leaves, and whether their content is whole.
-
-    The disk does the worst that it may. Content that was not synced is lost. Names that were not
-    synced are lost as well or, with ``names_reach_disk``, survive all the same. ``before``
-    lists what was made earlier, by a process that synced nothing; only ``top`` is sure to be there.
-    """
-    whole: dict[str, bool] = dict.fromkeys(before, True)
-    durable, pending = {top}, set(before)
-    for step in steps:
-        match step:
-            case ("write", path):
-                whole[path] = False
-            case ("sync file", path):
-                whole[path] = True
-            case ("mkdir", path):
-                pending.add(path)
-            case ("link", source, target):
-                whole[target] = whole[source]
-                pending.add(target)
-            case ("sync directory", path):
-                durable |= {name for name in pending if os.path.dirname(name) == path}
-    names = durable | pending if names_reach_disk else durable
-    reachable = {name for name in names if all(str(p) in names for p in Path(name).parents if str(p).startswith(top))}
-    return {name: whole.get(name, True) for name in reachable}
+def left_by_power_cut(calls: list[Call]) -> list[dict[str, bytes]]:
+    """What the disks that a power cut after these calls may leave hold: files by path."""
+    platter = Platter()
+    for call in calls:
+        platter.play(call)
+    lefts = platter.left_by_power_cut(random.Random(len(calls)))
+    return [{path: data for path, _, data in left.files} for left in lefts]
 
 
 @pytest.mark.parametrize("made_before", [(), ("root",), ("root", "root/a"), ("root", "root/a", "root/a/b", "root/tmp")])
@@ -112,28 +49,35 @@ async def test_a_power_cut_leaves_the_whole_object_or_none(
 
     That holds too where another process had made directories and not yet synced them.
     """
-    before = tuple(str(tmp_path / name) for name in made_before)
-    for path in before:
-        os.mkdir(path)
-    store, name = LocalStore(tmp_path / "root"), str(tmp_path / "root/a/b/c")
-    await store.create("a/b/c", b"x" * 2_000)
-    for cut in range(len(disk.steps) + 1):
-        for names_reach_disk in (False, True):
-            left = left_by_power_cut(disk.steps[:cut], str(tmp_path), before, names_reach_disk=names_reach_disk)
-            assert left.get(name, True), f"torn after {disk.steps[:cut]}"
-    assert name in left_by_power_cut(disk.steps, str(tmp_path), before, names_reach_disk=False)
+    before = [Call("mkdir", name) for name in made_before]
+    for made in before:
+        os.mkdir(tmp_path / made.path)
+    store, name, whole = LocalStore(tmp_path / "root"), "root/a/b/c", b"x" * 3 * WRITE_BYTES_MAX
+    await store.create("a/b/c", whole)
+    for cut in range(len(disk.calls) + 1):
+        for left in left_by_power_cut([*before, *disk.calls[:cut]]):
+            assert left.get(name, whole) == whole, f"torn after {disk.calls[:cut]}"
+    assert all(left.get(name) == whole for left in left_by_power_cut([*before, *disk.calls]))
     await store.aclose()
 
 
 async def test_a_refused_name_is_durable(tmp_path: Path, disk: Disk) -> None:
     """AlreadyExists is told after the name is synced: whoever reads its own object there may call it stored."""
-    before = tuple(str(tmp_path / name) for name in ("root", "root/a", "root/a/b"))
+    data = b"from an attempt that has not come back"
+    before = [
+        Call("mkdir", "root"),
+        Call("mkdir", "root/a"),
+        Call("create", "root/a/b"),
+        Call("write", "root/a/b", data=data),
+        Call("sync file", "root/a/b"),
+    ]
     os.makedirs(tmp_path / "root/a")
-    (tmp_path / "root/a/b").write_bytes(b"from an attempt that has not come back")
+    (tmp_path / "root/a/b").write_bytes(data)
     store = LocalStore(tmp_path / "root")
+    assert not all("root/a/b" in left for left in left_by_power_cut(before))
     with pytest.raises(AlreadyExists):
         await store.create("a/b", b"x")
-    assert before[-1] in left_by_power_cut(disk.steps, str(tmp_path), before, names_reach_disk=False)
+    assert all(left.get("root/a/b") == data for left in left_by_power_cut([*before, *disk.calls]))
     await store.aclose()
 
 
@@ -141,9 +85,9 @@ async def test_a_second_creation_in_a_directory_syncs_twice(tmp_path: Path, disk
     """In the steady state a creation costs one sync of the file, a link, and one sync of its directory."""
     store = LocalStore(tmp_path)
     await store.create("a/1", b"x")
-    disk.steps.clear()
+    disk.calls.clear()
     await store.create("a/2", b"x")
-    assert [step[0] for step in disk.steps] == ["write", "sync file", "link", "sync directory"]
+    assert [function for function, _ in disk.changes] == ["write", "sync file", "link", "sync directory"]
     await store.aclose()
 
 
@@ -277,11 +221,11 @@ async def test_what_was_found_before_its_creator_synced_it_survives(tmp_path: Pa
     for name in ("1", "2"):
         (tmp_path / "tmp" / name).write_bytes(b"of a process that was killed")
         os.link(tmp_path / "tmp" / name, tmp_path / "a" / name)
-    disk.steps.clear()
+    disk.calls.clear()
     assert (await store.get("a/0")).data == b"x"
-    assert disk.steps == []
+    assert disk.changes == []
     assert (await store.get("a/1")).data == b"of a process that was killed"
-    assert disk.steps == [("sync directory", str(tmp_path / "a"))]
+    assert disk.changes == [("sync directory", "a")]
     disk.fail["sync directory"] = OSError(errno.EIO, "no")
     clock.advance(2 * HOUR_MS)
     other = LocalStore(tmp_path, clock=clock)
@@ -292,9 +236,9 @@ async def test_what_was_found_before_its_creator_synced_it_survives(tmp_path: Pa
     await other.aclose()
     assert sorted(os.listdir(tmp_path / "tmp")) == ["1", "2"]
     disk.fail.clear()
-    disk.steps.clear()
+    disk.calls.clear()
     assert (await store.sweep(older_than_ms=HOUR_MS)).temporaries == 2
-    assert ("sync directory", str(tmp_path / "a")) in disk.steps
+    assert ("sync directory", "a") in disk.changes
     await store.aclose()
 
 
@@ -352,9 +296,9 @@ async def test_listing_reads_no_directory_that_it_need_not(tmp_path: Path, disk:
     for chapter in "abcd":
         await store.create(f"log/{chapter}/x/1", b"")
     await store.create("other/1", b"")
-    disk.steps.clear()
+    disk.calls.clear()
     assert [listed.key async for listed in store.list("log/", "log/c/x/0")] == ["log/c/x/1", "log/d/x/1"]
-    read = [os.path.relpath(step[1], tmp_path) for step in disk.steps if step[0] == "scandir"]
+    read = [os.path.normpath(call.path) for call in disk.calls if call.function == "scandir"]
     assert read == ["log", "log/c", "log/c/x", "log/d", "log/d/x"]
     await store.aclose()
 

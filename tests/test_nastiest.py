@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,10 +55,10 @@ from logstore.unsettled import Question
 from projections import Index, Projection, Rejected, View
 from tests.conftest import BUCKET
 from tests.contract.test_log import Shared
+from tests.disk import Disk, Left, Platter
 from tests.proxy import Proxy, cut, lose, opened_proxy, refuse, shorten
 from tests.scene import Carry, Gate, Machine, Scene, Script, directed, hang, moved_by, quick, read, until
 from tests.scene import lose as lose_answer
-from tests.test_filestore_local import Disk, left_by_power_cut
 from tests.test_keeper import GRACE_MS, age, keep, of_chapter, opened
 from tests.test_looks import at_the_end, note
 from tests.test_probe import DirectoryOrderStore, OnePageStore, OverwritingStore, RacyStore, RefusingOverwritingStore
@@ -635,53 +636,37 @@ def ids_of(numbers: Sequence[int]) -> list[str]:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    disk = Disk()
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(tmp_path, time.time_ns)
     monkeypatch.setattr(local_module, "os", disk)
     return disk
 
 
-@pytest.mark.parametrize("torn", [b"", None], ids=["zero-length", "zero-filled"])
-@pytest.mark.parametrize("names_reach_disk", [False, True])
-async def test_nasty_08_power_cut_at_every_step(
-    tmp_path: Path, disk: Disk, names_reach_disk: bool, torn: bytes | None
-) -> None:
+async def test_nasty_08_power_cut_at_every_step(tmp_path: Path, disk: Disk) -> None:
     """Cut at any step of any append, a log opens without repair, with all that was answered, and no half of a batch."""
-    root = tmp_path / "log"
     acknowledged_at: list[int] = []
-    async with logstore.open(LocalStore(root), settings=ON_DISK) as log, log.writer("web") as writer:
+    async with logstore.open(LocalStore(tmp_path), settings=ON_DISK) as log, log.writer("web") as writer:
         for number in range(BATCHES):
             await writer.append_many(batch(number))
-            acknowledged_at.append(len(disk.steps))
-    steps, acknowledged = list(disk.steps), dict[frozenset[tuple[str, bool]], int]()
-    for cut_at in range(len(steps) + 1):
-        left = left_by_power_cut(steps[:cut_at], str(tmp_path), (), names_reach_disk=names_reach_disk)
-        acknowledged[frozenset(left.items())] = sum(step <= cut_at for step in acknowledged_at)
-    assert len(acknowledged) > BATCHES
-    for number, (left_over, count) in enumerate(acknowledged.items()):
-        _lay_out(tmp_path / f"cut {number}", tmp_path, dict(left_over), torn)
-        store = LocalStore(tmp_path / f"cut {number}" / "log")
-        async with logstore.open(store, settings=ON_DISK) as log, log.writer("web") as writer:
+            acknowledged_at.append(len(disk.calls))
+    calls, rng, platter = list(disk.calls), random.Random(8), Platter()
+    lefts = dict[object, tuple[Left, int]]()
+    for cut_at, call in enumerate(calls, 1):
+        if platter.play(call):
+            acknowledged = sum(step <= cut_at for step in acknowledged_at)
+            lefts |= {left.objects: (left, acknowledged) for left in platter.left_by_power_cut(rng)}
+    assert len(lefts) > BATCHES
+    for number, (left, count) in enumerate(lefts.values()):
+        root = tmp_path / f"cut {number}"
+        root.mkdir()
+        left.lay(root, time.time_ns())
+        async with logstore.open(LocalStore(root), settings=ON_DISK) as log, log.writer("web") as writer:
             found = await lines_of(log)
             assert found == ids_of(range(len(found) // 3))
             assert len(found) // 3 >= count
             await writer.append_many(batch(BATCHES))
             assert await lines_of(log) == [*found, *ids_of([BATCHES])]
             assert [finding async for finding in log.check() if finding.severity == "damage"] == []
-
-
-def _lay_out(place: Path, top: Path, left: dict[str, bool], torn: bytes | None) -> None:
-    """Make what a power cut left of what lies in ``top``: content that was not synced is lost."""
-    for name, is_whole in sorted(left.items()):
-        made, now = place / Path(name).relative_to(top), Path(name)
-        if now.is_dir():
-            made.mkdir(parents=True, exist_ok=True)
-        elif not now.exists():
-            made.write_bytes(b"an unfinished temporary file")
-        elif is_whole:
-            made.write_bytes(now.read_bytes())
-        else:
-            made.write_bytes(bytes(now.stat().st_size) if torn is None else torn)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
