@@ -28,7 +28,7 @@ LANGUAGES: Final = {
     "python": "runs",
     "text": "is what was printed",
     "console": "runs, what follows a $",
-    "shell": "is for other programs than ours: mysql, jq",
+    "shell": "is for other programs than ours: mysql, Firestore's client",
     "sql": "is for other databases",
     "sh": "runs; in README.md and CONTRIBUTING.md only, by tests/test_readme.py",
 }
@@ -115,7 +115,7 @@ def test_a_page_runs_from_top_to_bottom(page: str, directory: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_is_of_a_language_that_runs(page: str) -> None:
-    """A block is code that a test runs, or what that prints: a page shows nothing else in a fence."""
+    """A block is code that a test runs, or what that prints; or for a program that is not ours, and marked so."""
     known = LANGUAGES if page in (README, "CONTRIBUTING.md") else LANGUAGES.keys() - {"sh"}
     assert [block for block in blocks(page) if block.language not in known] == []
 
