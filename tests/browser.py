@@ -21,6 +21,15 @@ import aiohttp
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_S: Final = 60.0  # a browser is large, and the machine may be busy
+GONE: Final = (  # how Chromium says that a script's page went away under it
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+)
+
+
+class NavigatedError(Exception):
+    """The page went away before its script had answered."""
 
 
 class Tab:
@@ -47,6 +56,8 @@ class Tab:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         said = await asyncio.wait_for(answer, WAIT_S)
+        if said.get("error", {}).get("message") in GONE:
+            raise NavigatedError(method)
         assert "error" not in said, said
         result: dict[str, Any] = said["result"]
         return result
@@ -58,10 +69,13 @@ class Tab:
         return result["result"].get("value")
 
     async def wait_for(self, script: str) -> None:
-        """Return when a script in the page returns something true."""
+        """Return when a script returns something true: in this page, or in one that comes in its place."""
         async with asyncio.timeout(WAIT_S):
-            while not await self.evaluate(script):  # noqa: ASYNC110  # it is another process that it waits for
-                await asyncio.sleep(0.02)
+            while True:
+                with suppress(NavigatedError):
+                    if await self.evaluate(script):
+                        return
+                await asyncio.sleep(0.02)  # it is another process that it waits for
 
     async def open(self, address: str) -> None:
         """Go to an address; return when it is loaded."""
