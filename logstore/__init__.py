@@ -23,6 +23,7 @@ from __future__ import annotations
 from logstore.backup import copy_store
 from logstore.clock import Clock, SystemClock
 from logstore.collector import Garbage
+from logstore.encryption import Keyring
 from logstore.errors import (
     AlreadyExists,
     ClockSkew,
@@ -31,6 +32,7 @@ from logstore.errors import (
     Fenced,
     InvalidArgument,
     InvalidCursor,
+    KeyNeeded,
     LimitExceeded,
     LogStoreError,
     Missing,
@@ -53,8 +55,10 @@ from logstore.keys import StageId
 from logstore.log import Log, LogSettings
 from logstore.log import open_log as open
 from logstore.pins import Pin
+from logstore.protection import Protection
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.signature import SigningKey, Trust, Trusted
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
 from logstore.stageretention import DroppedStageLog
@@ -96,6 +100,12 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Protecting it
+    "Protection",
+    "Keyring",
+    "Trust",
+    "Trusted",
+    "SigningKey",
     # The store below, and time
     "FileStore",
     "RetrySettings",
@@ -115,6 +125,7 @@ __all__ = [
     "Fenced",
     "LimitExceeded",
     "Corrupt",
+    "KeyNeeded",
     "Missing",
     "Trimmed",
     "StaleStore",

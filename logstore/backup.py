@@ -41,6 +41,7 @@ from logstore.keys import (
     stage_page_key,
     stage_prefix,
 )
+from logstore.protection import Protection, protect
 from logstore.rescue import rescue
 from logstore.stagelisting import ListedStage, listed_stages
 from logstore.transfer import carry, fetch_whole
@@ -56,6 +57,8 @@ async def copy_store(
     accept_loss: bool = False,
     on_loss: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
+    source_protection: Protection | None = None,
+    target_protection: Protection | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> bytes:
@@ -63,7 +66,8 @@ async def copy_store(
 
     They are addresses or filestores. A copy is a store of its own, whose ``ancestor`` is the source; it cannot be
     opened until it is whole. ``history``: the copy's policy, where it is to be another than the source's.
-    ``progress`` counts the objects created. ``clock`` and ``rng`` are for tests.
+    ``progress`` counts the objects created. ``source_protection``, ``target_protection``: as for ``open``; a copy may
+    be protected in another way than its source; who signs one may ``keep``. ``clock`` and ``rng`` are for tests.
 
     ``accept_loss``: leave out what is lost or damaged in the source, and what cannot stand without it; ``on_loss`` is
     told, when all else is copied. The target must be empty. Where anything was left out it is no copy to be continued.
@@ -81,7 +85,10 @@ async def copy_store(
         raise InvalidArgument(f"no such history policy history={history!r:.40}; use one of {', '.join(HISTORIES)}")
     clock, rng = clock or SystemClock(), rng or random.Random(secrets.randbits(128))
     stores = [open_filestore(each) if isinstance(each, str) else each for each in (source, target)]
-    first, second = (RetryingStore(each, clock=clock, rng=rng) for each in stores)
+    first, second = (
+        protect(RetryingStore(each, clock=clock, rng=rng), protection)
+        for each, protection in zip(stores, (source_protection, target_protection), strict=True)
+    )
     try:
         if accept_loss:
             identity = await rescue(

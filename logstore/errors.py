@@ -15,6 +15,7 @@ __all__ = [
     "Fenced",
     "InvalidArgument",
     "InvalidCursor",
+    "KeyNeeded",
     "LimitExceeded",
     "LogStoreError",
     "Missing",
@@ -109,6 +110,13 @@ class LimitExceeded(LogStoreError):
 
 class Corrupt(LogStoreError):
     """Stored bytes are not what was written. Run `logstore check`; restore the object that the message names."""
+
+
+class KeyNeeded(Corrupt):
+    """An object is encrypted or signed with a key that this process does not have. Give it that by a `Protection`.
+
+    A kind of Corrupt: without the key nobody can tell it from damage.
+    """
 
 
 class Missing(LogStoreError):

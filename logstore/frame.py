@@ -20,14 +20,17 @@ from typing import Any, Final
 
 import msgpack
 
-from logstore.errors import Corrupt
+from logstore.errors import Corrupt, KeyNeeded
 
 __all__ = [
     "DIGEST_BYTES",
+    "ENCRYPTED",
+    "SIGNED",
     "UNSEARCHED_BYTES_MAX",
     "Fields",
     "Frame",
     "ObjectType",
+    "decode_envelope",
     "decode_fields",
     "decode_frame",
     "encode_fields",
@@ -40,6 +43,8 @@ __all__ = [
 MAGIC: Final = b"LGST"
 VERSION: Final = 1
 DIGEST_BYTES: Final = 32
+ENCRYPTED: Final = 0x8000  # either flag makes the frame an envelope: the object follows it
+SIGNED: Final = 0x4000
 CONTAINERS_MAX: Final = 1 << 20  # arrays and maps in one object; each takes 64 bytes of memory and more
 UNSEARCHED_BYTES_MAX: Final = 1 << 10  # so little can announce 8 MB of arrays at most
 _UNCOUNTED_BYTES_MAX: Final = 64 << 10  # so little can hold 8 MB of empty arrays and maps at most
@@ -116,6 +121,12 @@ def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0)
         )
     if found_type != type_:
         raise Corrupt(f"object of another type key={key} type={found_type} want={int(type_)}; restore it")
+    if flags & ~known_flags & (ENCRYPTED | SIGNED):
+        raise KeyNeeded(
+            f"object is encrypted key={key}; give the store's keys (Protection, LOGSTORE_KEYS)"
+            if flags & ENCRYPTED
+            else f"object is signed key={key}; say whom to trust (Protection, LOGSTORE_TRUST)"
+        )
     if flags & ~known_flags:
         raise Corrupt(f"object uses features unknown here key={key} flags={flags:#06x}; upgrade logstore")
     digest_start = _PREFIX.size + body_size
@@ -126,6 +137,18 @@ def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0)
         raise Corrupt(f"digest differs key={key}; restore the object")
     rest = memoryview(data)[digest_start + DIGEST_BYTES :]
     return Frame(flags, data[_PREFIX.size : digest_start], digest, rest)
+
+
+def decode_envelope(key: str, data: bytes, flag: int) -> Frame:
+    """Take the envelope of that kind off ``data``; Corrupt, naming ``key``, when it is in none."""
+    word = "encrypted" if flag == ENCRYPTED else "signed"
+    try:
+        type_ = ObjectType(data[5])
+    except (IndexError, ValueError):
+        type_ = ObjectType.STORE  # of what is no frame decode_frame says why
+    if data.startswith(MAGIC) and len(data) >= _PREFIX.size and _PREFIX.unpack_from(data)[3] != flag:
+        raise Corrupt(f"object is not {word}, as its store should be key={key}; restore it, or open without protection")
+    return decode_frame(key, data, type_, flag)
 
 
 def unpack(

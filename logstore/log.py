@@ -42,6 +42,7 @@ from logstore.lead import Lead
 from logstore.looks import Look, Looks, StoreTime
 from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
+from logstore.protection import Protection, protect
 from logstore.reader import Reader, resume
 from logstore.receipt import Receipt
 from logstore.retired import Retired
@@ -91,16 +92,18 @@ def open_log(
     create: bool = True,
     history: str = "full",
     grace_ms: int = GRACE_MS,
+    protection: Protection | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
     """Return the log in ``store``, an address or a filestore, to be entered by ``async with``.
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
-    unless ``read_only`` or not ``create``. ``clock`` and ``rng`` are for tests.
+    unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
+    ``clock`` and ``rng`` are for tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
-    made), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
+    made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
 
     >>> import asyncio, logstore
     >>> from logstore import Event
@@ -117,6 +120,7 @@ def open_log(
         create=create,
         history=history,
         grace_ms=grace_ms,
+        protection=protection,
         clock=clock or SystemClock(),
         rng=rng or random.Random(secrets.randbits(128)),
     )
@@ -145,6 +149,7 @@ class Log:
         create: bool,
         history: str,
         grace_ms: int,
+        protection: Protection | None,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -154,7 +159,8 @@ class Log:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._local = store if isinstance(store, LocalStore) else None
         self._metered = MeteredStore(store)
-        self._store = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
+        retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
+        self._store = protect(retrying, protection)
         self._settings = settings
         self._read_only = read_only
         self._create = create

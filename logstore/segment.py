@@ -34,6 +34,7 @@ __all__ = [
     "attached_to",
     "decode_archived_segment",
     "decode_segment",
+    "is_seal",
     "unpack_columns",
 ]
 
@@ -367,6 +368,11 @@ def _check_metas(metas: Any, count: int) -> dict[int, bytes]:
     if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise _Nonsense("metas")
     return dict(zip(indices, values, strict=True))
+
+
+def is_seal(framed: bytes) -> bool:
+    """Whether a segment that begins so says that it ends a session in its owner's stead; decoding tells if it may."""
+    return bool(int.from_bytes(framed[6:8], "big") & SEALED)
 
 
 def attached_to(previous: bytes, key: SegmentKey, data: bytes) -> tuple[bytes, bytes]:

@@ -34,6 +34,7 @@ from logstore.backup import copy_store as async_copy_store
 from logstore.catchup import Run
 from logstore.clock import Clock, SystemClock
 from logstore.collector import Garbage
+from logstore.encryption import Keyring
 from logstore.entry import Address, Entry
 from logstore.errors import (
     AlreadyExists,
@@ -43,6 +44,7 @@ from logstore.errors import (
     Fenced,
     InvalidArgument,
     InvalidCursor,
+    KeyNeeded,
     LimitExceeded,
     LogStoreError,
     Missing,
@@ -69,8 +71,10 @@ from logstore.log import Log as AsyncLog
 from logstore.log import open_log as async_open
 from logstore.pins import PIN_MS
 from logstore.pins import Pin as AsyncPin
+from logstore.protection import Protection
 from logstore.reader import Reader as AsyncReader
 from logstore.receipt import Receipt
+from logstore.signature import SigningKey, Trust, Trusted
 from logstore.stagelogs import Stage as AsyncStage
 from logstore.stagelogs import StageLogs as AsyncStageLogs
 from logstore.stagepage import Block
@@ -114,6 +118,12 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Protecting it
+    "Protection",
+    "Keyring",
+    "Trust",
+    "Trusted",
+    "SigningKey",
     # The store below, and time
     "FileStore",
     "RetrySettings",
@@ -133,6 +143,7 @@ __all__ = [
     "Fenced",
     "LimitExceeded",
     "Corrupt",
+    "KeyNeeded",
     "Missing",
     "Trimmed",
     "StaleStore",
@@ -149,16 +160,18 @@ def open(
     create: bool = True,
     history: str = "full",
     grace_ms: int = GRACE_MS,
+    protection: Protection | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
     """Return the log in ``store``, an address or a filestore, to be entered by ``with``.
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
-    unless ``read_only`` or not ``create``. ``clock`` and ``rng`` are for tests.
+    unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
+    ``clock`` and ``rng`` are for tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
-    made), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
+    made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
 
     >>> import logstore.sync as logstore
     >>> from logstore.sync import Event
@@ -177,6 +190,7 @@ def open(
             create=create,
             history=history,
             grace_ms=grace_ms,
+            protection=protection,
             clock=clock,
             rng=rng,
         )
@@ -589,6 +603,8 @@ def copy_store(
     accept_loss: bool = False,
     on_loss: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
+    source_protection: Protection | None = None,
+    target_protection: Protection | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> bytes:
@@ -596,7 +612,8 @@ def copy_store(
 
     They are addresses or filestores. A copy is a store of its own, whose ``ancestor`` is the source; it cannot be
     opened until it is whole. ``history``: the copy's policy, where it is to be another than the source's.
-    ``progress`` counts the objects created. ``clock`` and ``rng`` are for tests.
+    ``progress`` counts the objects created. ``source_protection``, ``target_protection``: as for ``open``; a copy may
+    be protected in another way than its source; who signs one may ``keep``. ``clock`` and ``rng`` are for tests.
 
     ``accept_loss``: leave out what is lost or damaged in the source, and what cannot stand without it; ``on_loss`` is
     told, when all else is copied. The target must be empty. Where anything was left out it is no copy to be continued.
@@ -617,6 +634,8 @@ def copy_store(
             accept_loss=accept_loss,
             on_loss=on_loss,
             progress=progress,
+            source_protection=source_protection,
+            target_protection=target_protection,
             clock=clock,
             rng=rng,
         )

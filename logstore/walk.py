@@ -54,6 +54,8 @@ async def fetch(store: FileStore, key: str, decode: Callable[[str, bytes], T]) -
         blob = await store.get(key)
     except NotFound as absent:
         return Walked(key, 0, now_ms=absent.now_ms)
+    except Corrupt as error:  # of a protected store: it looks into what it fetches
+        return Walked(key, 0, damage=error)
     value = damage = None
     try:
         value = await decode_aside(blob.size, decode, key, blob.data)

@@ -22,7 +22,17 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Never, ParamSpec, TypeVar
 
 import logstore
-from logstore import Event, Log, LogSettings, Reader, RetrySettings, StoredEvent, Unavailable, WriterSettings
+from logstore import (
+    Event,
+    Log,
+    LogSettings,
+    Protection,
+    Reader,
+    RetrySettings,
+    StoredEvent,
+    Unavailable,
+    WriterSettings,
+)
 from logstore.entry import Closed, Entry, Open, decode_entry
 from logstore.errors import LogStoreError
 from logstore.event import EventEncoder
@@ -333,6 +343,7 @@ class Machine:
     def open(self, settings: LogSettings | None = None, **arguments: Any) -> Log:
         """The log as this process sees it, to be entered."""
         rng = random.Random(f"{self.scene.seed} {self.name}")
+        arguments.setdefault("protection", self.scene.protection)
         return logstore.open(self.script, settings=settings, clock=self.clock, rng=rng, **arguments)
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -345,6 +356,7 @@ class Scene:
 
     def __init__(self, seed: int = 0, *, weather: Weather = CALM) -> None:
         self.seed = seed
+        self.protection: Protection | None = None
         self.weather = weather
         self.loop = SimulatedLoop(random.Random(f"{seed} loop"), time_s_max=200_000, steps_max=STEPS_MAX)
         self.store = SimulatedStore(self.loop, random.Random(f"{seed} store"), is_garbage=is_garbage)

@@ -55,8 +55,8 @@ def run(code: str, names: dict[str, Any], where: str, loop: asyncio.Runner) -> s
 
 
 def command(line: str) -> None:
-    """Run what follows a ``$``: pipes in a shell, the tool alone in this process. It ends with status 0."""
-    if "|" in line:
+    """Run what follows a ``$``: pipes and what sets variables in a shell, the tool alone in this process."""
+    if "|" in line or re.match(r"[A-Z_]+=", line):
         done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
         status, output = done.returncode, done.stdout + done.stderr
     else:

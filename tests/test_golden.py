@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict
 from dataclasses import replace
@@ -15,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logstore import Protection
 from logstore.archive import decode_archive, decode_part
 from logstore.chunk import decode_chunk
 from logstore.claim import decode_claim, encode_claim
 from logstore.digest import rows_digest
 from logstore.entry import Begin, Entry, Open, decode_entry, encode_entry, require_follows
+from logstore.filestore import MemoryStore
 from logstore.filestore.base import Blob
 from logstore.frontier import Frontier
 from logstore.gone import decode_gone, encode_gone
@@ -45,13 +48,14 @@ from logstore.keys import (
 )
 from logstore.manifest import alive_mask, decode_manifest, encode_manifest
 from logstore.pin import PinRecord, decode_pin, encode_pin
+from logstore.protection import protect
 from logstore.registration import decode_registration, encode_registration
 from logstore.retired import decode_retired, encode_retired
 from logstore.segment import decode_archived_segment, decode_segment
 from logstore.shelf import ArchivedChapter
 from logstore.stagepage import HEAD_BYTES, PageHead, decode_head, decode_page
 from logstore.stagepage import require_follows as require_page_follows
-from tests.golden import library
+from tests.golden import library, protected
 from tests.golden.example import stage_page_example, worked_example
 from tests.golden.independent import (
     CLAIM,
@@ -87,6 +91,7 @@ from tests.golden.independent import (
     write_stage_page,
 )
 from tests.golden.make import V1, write_new
+from tests.protected import KEY, KEYRING, SIGNING_KEYS, TRUST
 
 NAMES = [
     *("store", "store-copied", "store-copy-with-root", "retired"),
@@ -742,3 +747,30 @@ def test_golden_files_are_never_overwritten(tmp_path: Path) -> None:
     assert set(names) == set(NAMES) - {"store"}
     assert tmp_path.joinpath("store.bin").read_bytes() == b"precious"
     assert write_new(tmp_path) == []
+
+
+# Protected objects (§17) --------------------------------------------------------------------------
+
+PROTECTED = Path(__file__).parent / "golden" / "v1-protected"
+
+
+@pytest.mark.parametrize("name", ["segment-many-names-and-metas", "manifest", "store"])
+def test_protected_objects_decode_for_ever(name: str) -> None:
+    """A golden object, signed, then encrypted: the library and §17 alone read the same there, and write it alike."""
+    key, plain = json.loads((V1 / f"{name}.json").read_text())["key"], (V1 / f"{name}.bin").read_bytes()
+    stored = (PROTECTED / f"{name}.bin").read_bytes()
+    secret = b"keeper".ljust(32)
+    signed = protected.read_encrypted(key, stored, KEY)
+    assert protected.read_signed(key, signed, SIGNING_KEYS["keeper"].public) == plain
+    salt = stored[28:60]
+    assert protected.write_encrypted(key, protected.write_signed(key, plain, secret), KEY, salt) == stored
+
+    async def by_the_library() -> bytes:
+        store, made = MemoryStore(), MemoryStore()
+        await store.create(key, stored)
+        protection = Protection(KEYRING, TRUST, SIGNING_KEYS["keeper"], lambda _: salt)
+        await protect(made, protection).create(key, plain)
+        assert (await made.get(key)).data == stored
+        return (await protect(store, protection).get(key)).data
+
+    assert asyncio.run(by_the_library()) == plain

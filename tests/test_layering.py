@@ -19,8 +19,11 @@ LAYERS = {
         "aside event clock keys digest finding frame indices token receipt metrics",
         (
             "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
-            "gone named filestore"
+            "gone named filestore encryption"
         ),
+        "signature encrypted",
+        "signed",
+        "protection",
         "looks buffer trail shelf",
         "objects",
         "witness",
@@ -58,7 +61,7 @@ LAYERS = {
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
     "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
-    "retired session chunk manifest registration pin claim archive stagepage gone named",
+    "retired session chunk manifest registration pin claim archive stagepage gone named encryption signature",
     "projections": "values spans words patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event

@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "export": "write events, or rows of a projection, into a file",
     "import": "append what was exported, each event once (writes)",
     "copy": "back up a log, or restore it (writes to the copy)",
+    "key": "make a key to encrypt a store with, or to sign with (writes a file)",
     "policy": "print the IAM policy that confines a process to its part",
     "console": "show a log in a browser, as it moves",
     "demo": "watch writers, a kill -9 and readers on one store (writes)",

@@ -8,10 +8,9 @@ from dataclasses import asdict
 import click
 
 from logstore.check import check
-from logstore.filestore import RetryingStore, open_filestore
 from logstore.filestore.base import FileStore
 from logstore.finding import Progress
-from projections.cli.terminal import address_of, as_json, json_option, progress_bar, run, size, url_argument
+from projections.cli.terminal import as_json, json_option, open_store, progress_bar, run, size, url_argument
 
 __all__ = ["command"]
 
@@ -31,7 +30,7 @@ def command(url: str, notes: bool, json_: bool) -> None:
 
 async def _check(url: str, notes: bool, json_: bool) -> int:
     """Print the findings; return how many of them are damage."""
-    store, progress = RetryingStore(open_filestore(address_of(url))), Progress()
+    store, progress = open_store(url), Progress()
     damages = 0
     try:
         with progress_bar("checking") as bar:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from logstore import Finding, Progress, copy_store
+from logstore import Finding, Progress, Protection, copy_store
 from logstore.identity import HISTORIES
 from projections.cli.terminal import address_of, as_json, json_option, run, size, watched
 
@@ -22,8 +22,9 @@ __all__ = ["command"]
 @click.option(
     "--accept-loss", is_flag=True, help="Leave out what is lost or damaged, say so, and go on without it; status 1."
 )
+@click.option("--plain", is_flag=True, help="TARGET is neither encrypted nor signed, whatever SOURCE is.")
 @json_option
-def command(*, source: str, target: str, history: str | None, accept_loss: bool, json_: bool) -> None:
+def command(*, source: str, target: str, history: str | None, accept_loss: bool, plain: bool, json_: bool) -> None:
     """Make TARGET a copy of the log at SOURCE, or bring one up to date. Both are addresses or paths.
 
     WRITES to TARGET, never to SOURCE; either may be in use. Every object is verified on the way. Interrupted, run it
@@ -31,9 +32,11 @@ def command(*, source: str, target: str, history: str | None, accept_loss: bool,
 
     With --accept-loss TARGET must be empty, and what SOURCE has lost for good is not in it: sessions end where they
     are damaged. Each loss is a line, and the exit status 1. What is still being written to SOURCE may be missing, too.
+
+    TARGET is protected like SOURCE, or as LOGSTORE_TARGET_KEYS, LOGSTORE_TARGET_TRUST, LOGSTORE_TARGET_SIGNING_KEY say.
     """
     losses: list[Finding] = []
-    id_, progress = run(_copy(source, target, history=history, accept_loss=accept_loss, losses=losses))
+    id_, progress = run(_copy(source, target, history=history, accept_loss=accept_loss, plain=plain, losses=losses))
     for finding in losses:
         click.echo(as_json(asdict(finding)) if json_ else str(finding))
     if json_:
@@ -45,9 +48,9 @@ def command(*, source: str, target: str, history: str | None, accept_loss: bool,
 
 
 async def _copy(
-    source: str, target: str, *, history: str | None, accept_loss: bool, losses: list[Finding]
+    source: str, target: str, *, history: str | None, accept_loss: bool, plain: bool, losses: list[Finding]
 ) -> tuple[bytes, Progress]:
-    progress = Progress()
+    progress, protection = Progress(), Protection.from_environment()
     copying = copy_store(
         address_of(source),
         address_of(target),
@@ -55,5 +58,7 @@ async def _copy(
         accept_loss=accept_loss,
         on_loss=losses.append,
         progress=progress,
+        source_protection=protection,
+        target_protection=None if plain else Protection.from_environment(prefix="LOGSTORE_TARGET_") or protection,
     )
     return await watched(copying, "copying", lambda: progress.objects), progress

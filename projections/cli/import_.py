@@ -20,7 +20,6 @@ import click
 from logstore import Event, Log, LogStoreError, Unknown, Writer
 from logstore.errors import InvalidArgument, LimitExceeded
 from logstore.event import EventEncoder
-from logstore.filestore import RetryingStore, open_filestore
 from logstore.filestore.base import FileStore
 from projections import Collection, DocumentStore
 from projections.cli.documentimport import DocumentImport
@@ -28,7 +27,7 @@ from projections.cli.inputs import Stopped, batches_of_lines
 from projections.cli.jsonlines import event_and_place
 from projections.cli.marks import Mark, RunningDigest, end_sessions, find_mark, with_mark, with_origin
 from projections.cli.projection import load_collection, load_model
-from projections.cli.terminal import address_of, as_json, json_option, open_log, progress_bar, run, url_argument
+from projections.cli.terminal import as_json, json_option, open_log, open_store, progress_bar, run, url_argument
 from projections.model import PLAIN, Model
 
 __all__ = ["Import", "command"]
@@ -96,7 +95,7 @@ def command(
 
 async def _import_events(url: str, file: str, name: str, source: str | None, json_: bool) -> None:
     with _input(file) as lines:
-        store = RetryingStore(open_filestore(address_of(url)))
+        store = open_store(url)
         try:
             async with open_log(url, read_only=False, create=True) as log:
                 importing = Import(log, store, name, source, lines.label)

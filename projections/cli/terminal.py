@@ -21,8 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 import logstore
-from logstore import Log, LogSettings, Position
+from logstore import Log, LogSettings, Position, Protection
 from logstore.errors import InvalidArgument
+from logstore.filestore import FileStore, RetryingStore, open_filestore
+from logstore.protection import protect
 from projections.words import duration, moment, size
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "json_option",
     "moment",
     "open_log",
+    "open_store",
     "progress_bar",
     "run",
     "size",
@@ -108,7 +111,18 @@ def address_of(url: str) -> str:
 
 def open_log(url: str, *, read_only: bool = True, create: bool = False, settings: LogSettings | None = None) -> Log:
     """Return the log at ``url`` or in the directory of that path, to be entered."""
-    return logstore.open(address_of(url), read_only=read_only, create=create, settings=settings)
+    return logstore.open(
+        address_of(url),
+        read_only=read_only,
+        create=create,
+        settings=settings,
+        protection=Protection.from_environment(),
+    )
+
+
+def open_store(url: str) -> FileStore:
+    """Return the store at ``url``, protected as the environment says, for who looks at objects."""
+    return protect(RetryingStore(open_filestore(address_of(url))), Protection.from_environment())
 
 
 async def where_to_begin(log: Log, after: str | None) -> Position | str | None:

@@ -10,10 +10,12 @@ import pytest
 
 from logstore.filestore import FileStore, LocalStore, MemoryStore
 from logstore.filestore.s3 import S3Store
+from logstore.protection import protect
 from tests.conftest import BUCKET
+from tests.protected import protected
 
 
-@pytest.fixture(params=["memory", "local", "s3", pytest.param("ceph", marks=pytest.mark.ceph)])
+@pytest.fixture(params=["memory", "protected", "local", "s3", pytest.param("ceph", marks=pytest.mark.ceph)])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[FileStore]:
@@ -22,6 +24,8 @@ async def store(
     match request.param:
         case "memory":
             opened = MemoryStore()
+        case "protected":
+            opened = protect(MemoryStore(), protected())
         case "local":
             opened = LocalStore(tmp_path / "root")
         case "s3":

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hypothesis import strategies as st
 
-from logstore import Log
+from logstore import Log, Protection
 from logstore.archive import decode_part
 from logstore.check import decode_segment_data
 from logstore.chunk import Chunk, encode_chunk
@@ -22,6 +22,7 @@ from logstore.claim import encode_claim
 from logstore.entry import encode_entry
 from logstore.errors import Corrupt, InvalidArgument, InvalidCursor, LimitExceeded, LogStoreError, StaleStore
 from logstore.event import EncodedEvent, EventEncoder, decode_data
+from logstore.filestore import MemoryStore
 from logstore.frame import ObjectType
 from logstore.frontier import Position
 from logstore.gone import encode_gone
@@ -50,6 +51,7 @@ from logstore.keys import (
 from logstore.manifest import encode_manifest
 from logstore.named import decode_named
 from logstore.pin import encode_pin
+from logstore.protection import protect
 from logstore.receipt import Receipt
 from logstore.registration import encode_registration
 from logstore.retired import encode_retired
@@ -72,6 +74,8 @@ from tests.fuzz import texts
 from tests.fuzz.bend import bend_bytes, bend_value, odd_values, pack
 from tests.fuzz.objects import GOOD, HEADERS, Stored, bent, names, random_objects
 from tests.fuzz.verdict import Target
+from tests.golden.independent import frame, unframe
+from tests.protected import KEYRING, SIGNING_KEYS, TRUST
 from tests.test_event import read_only
 from tests.test_keys import build
 from tests.test_query import Table
@@ -223,6 +227,46 @@ def decode_from_archive(given: tuple[bytes, bytes]) -> Segment:
 def alike(kind: str, name: str, decode: Callable[[Stored], Any]) -> Target:
     """Another decoder of the same objects."""
     return replace(object_target(kind), name=name, decode=decode, again=None)
+
+
+@st.composite
+def bent_envelopes(draw: Any, good: st.SearchStrategy[Stored]) -> Stored:
+    """An envelope in which something is bent; below its digest, most often."""
+    name, data = draw(good)
+    type_, flags, body, _, rest = unframe(data)
+    match draw(st.sampled_from(["body", "flags", "rest", "bytes"])):
+        case "body":
+            return Stored(name, frame(type_, flags, bend_bytes(draw, body)) + rest)
+        case "flags":
+            return Stored(name, frame(type_, draw(st.sampled_from([0, 1, 0x4000, 0x8000, 0xC000])), body) + rest)
+        case "rest":
+            return Stored(name, frame(type_, flags, body) + bend_bytes(draw, rest))
+        case _:
+            return Stored(name, bend_bytes(draw, data))
+
+
+def protected_target(word: str, protection: Protection) -> Target:
+    """What a protected store makes of what lies there."""
+
+    async def go(stored: Stored, *, through: bool) -> bytes:
+        within = MemoryStore()
+        outside = protect(within, protection)
+        await (outside if through else within).create(*stored)
+        return (await (within if through else outside).get(stored.name)).data
+
+    def write(stored: Stored) -> Stored:
+        return Stored(stored.name, asyncio.run(go(stored, through=True)))
+
+    good = st.one_of(GOOD["segment"], GOOD["claim"], GOOD["stage page"]).map(write)
+    return Target(
+        f"{word} object",
+        (good, bent_envelopes(good), bent_envelopes(good)),
+        lambda stored: asyncio.run(go(stored, through=False)),
+        (Corrupt,),
+        lambda stored: CONSTANT + FACTOR * len(stored.data),
+        lambda data, stored: write(Stored(stored.name, data)),
+        named=lambda stored: stored.name,
+    )
 
 
 @st.composite
@@ -419,6 +463,8 @@ _TARGETS = [
     ),
     alike("stage page", "head of a stage page", decode_head_of_page),
     alike("archive", "table of an archive", decode_table),
+    protected_target("encrypted", Protection(keyring=KEYRING)),
+    protected_target("signed", Protection(trust=TRUST, signing_key=SIGNING_KEYS["keeper"])),
     Target(
         "data",
         PAYLOADS,

@@ -1,0 +1,219 @@
+"""Protected stores as a whole: everything that works on a plain one, who is kept out, and how one becomes the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import logstore
+from logstore import (
+    Corrupt,
+    Event,
+    InvalidArgument,
+    KeyNeeded,
+    Keyring,
+    NotStored,
+    Protection,
+    copy_store,
+)
+from logstore.check import check
+from logstore.filestore import FileStore, MemoryStore
+from logstore.keys import ArchiveKey, RetiredKey, SegmentKey, parse_key
+from logstore.protection import protect
+from projections import View
+from projections.cli import main
+from tests.protected import KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
+from tests.scene import Scene, directed, events, read
+from tests.test_keeper import age, keep, live_a_day, opened
+from tests.test_snapshots import Diary, named
+
+
+@directed
+async def test_history_is_kept_archived_and_read_in_a_protected_store(scene: Scene) -> None:
+    """Sessions, snapshots, retirement, archives, collection: after all that the log reads as it did."""
+    scene.protection = protected()
+    for number in range(1, 4):
+        await live_a_day(scene, number, history="archive", snapshots=2)
+        await age()
+    async with opened(scene.machine("before"), "archive") as log:
+        before = [(event.key, event.data, event.stamp) async for event in log.read()]
+    for _ in range(4):
+        await keep(scene, history="archive")
+        await age()
+    assert len(named(scene, RetiredKey)) == len(named(scene, ArchiveKey)) == 3
+    async with opened(scene.machine("after"), "archive") as log, View.open(log, Diary()) as view:
+        assert [(event.key, event.data, event.stamp) async for event in log.read()][: len(before)] == before
+        assert view.damage == []
+
+
+async def fill(store: FileStore, protection: Protection | None, *keys: str, writer: str = "web") -> None:
+    async with logstore.open(store, protection=protection) as log, log.writer(writer) as web:
+        await web.append_many(events(*keys))
+
+
+async def raw(store: FileStore) -> dict[str, bytes]:
+    return {listed.key: (await store.get(listed.key)).data async for listed in store.list("")}
+
+
+async def damage(store: FileStore) -> list[str]:
+    return [str(finding) async for finding in check(store) if finding.severity == "damage"]
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [Protection(keyring=KEYRING), Protection(trust=TRUST, signing_key=SIGNING_KEYS["web"]), protected("web")],
+    ids=["encrypted", "signed", "both"],
+)
+async def test_who_is_not_set_up_alike_neither_reads_nor_writes(protection: Protection) -> None:
+    """Without keys a protected store says what is needed; with keys a plain one is refused. Nothing is created."""
+    store, plain = MemoryStore(), MemoryStore()
+    await fill(store, protection, "a")
+    await fill(plain, None, "a")
+    there, there_plain = await raw(store), await raw(plain)
+    for read_only in (True, False):
+        with pytest.raises(KeyNeeded, match=r"object is (encrypted|signed) key=store; "):
+            async with logstore.open(store, read_only=read_only):
+                pass
+        with pytest.raises(Corrupt, match=r"object is not (encrypted|signed), as its store should be key=store; "):
+            async with logstore.open(plain, read_only=read_only, protection=protection):
+                pass
+    assert (await raw(store), await raw(plain)) == (there, there_plain)
+
+
+async def test_a_writer_under_another_name_is_told_before_anything_is_stored() -> None:
+    """Who signs as web may open no session of another writer: InvalidArgument, and readers read on."""
+    store = MemoryStore()
+    await fill(store, protected("web"), "a")
+    there = await raw(store)
+    async with logstore.open(store, protection=protected("web")) as log, log.writer("other") as other:
+        with pytest.raises((InvalidArgument, NotStored), match="it opens a session of other"):
+            await other.append(Event("Thing", "b", "t"))
+    assert await raw(store) == there
+    async with logstore.open(store, read_only=True, protection=Protection(KEYRING, TRUST)) as log:
+        assert await read(log) == ["a"]
+
+
+async def test_damage_in_a_protected_store_is_found_and_skipped() -> None:
+    """One object exchanged for another's: check names it, skipping reads the other session, rescue saves that."""
+    store = MemoryStore()
+    await fill(store, protected(), "a")
+    await fill(store, protected(), "b", writer="snapper")
+    hit = next(
+        name for name in await raw(store) if isinstance(key := parse_key(name), SegmentKey) and key.writer == "web"
+    )
+    other = next(name for name in await raw(store) if name.startswith("log/snapper/"))
+    data = (await store.get(other)).data
+    await store.delete(hit)
+    await store.create(hit, data)
+    found = await damage(protect(store, protected()))
+    assert len(found) == 1
+    assert hit in found[0]
+    async with logstore.open(store, read_only=True, protection=protected()) as log:
+        assert await read(log, on_damage="skip") == ["b"]
+    saved = MemoryStore()
+    await copy_store(store, saved, accept_loss=True, source_protection=protected(), target_protection=protected())
+    async with logstore.open(saved, read_only=True, protection=protected()) as log:
+        assert await read(log) == ["b"]
+
+
+async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
+    """Plain to protected, on with the copy, to another key, and back to plain: the same events, whole, each time."""
+    plain, first, second, last = (MemoryStore() for _ in range(4))
+    other = Protection(keyring=Keyring([OTHER_KEY]))
+    await fill(plain, None, "a", "b")
+    await copy_store(plain, first, target_protection=protected())
+    await fill(plain, None, "c")
+    await copy_store(plain, first, target_protection=protected())
+    await copy_store(first, second, source_protection=protected(), target_protection=other)
+    await copy_store(second, last, source_protection=other)
+    for store, protection in ((first, protected()), (second, other), (last, None)):
+        assert await damage(protect(store, protection)) == []
+        async with logstore.open(store, read_only=True, protection=protection) as log:
+            assert await read(log) == ["a", "b", "c"]
+    with pytest.raises(InvalidArgument, match=r"segments of web are its own|it opens a session of web"):
+        await copy_store(plain, MemoryStore(), target_protection=protected("snapper"))
+
+
+def test_what_protects_nothing_or_nobody_knows_is_refused() -> None:
+    """Neither keys nor trust; a signing key without trust, or of a stranger."""
+    with pytest.raises(InvalidArgument, match="protects nothing"):
+        Protection()
+    with pytest.raises(InvalidArgument, match="a signing key needs trust"):
+        Protection(keyring=KEYRING, signing_key=SIGNING_KEYS["web"])
+    with pytest.raises(InvalidArgument, match="not among the trusted"):
+        Protection(trust=TRUST, signing_key=SIGNING_KEYS["stranger"])
+
+
+def test_nothing_of_it_is_imported_where_nothing_is_protected() -> None:
+    """A plain log loads no cryptography; a protection where that is not installed says what to install."""
+    program = (
+        "import sys, logstore\n"
+        "assert 'cryptography' not in sys.modules\n"
+        "sys.modules['cryptography'] = None\n"
+        "for make in (lambda: logstore.Protection(keyring=logstore.Keyring([bytes(32)])),\n"
+        "             lambda: logstore.SigningKey(bytes(32))):\n"
+        "    try: make()\n"
+        "    except logstore.InvalidArgument as error: print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["needs the package cryptography; install logstore[protection]"] * 2
+
+
+def test_nothing_that_is_secret_is_shown() -> None:
+    """Neither a protection's repr nor that of a log tells a key."""
+    protection = protected()
+    shown = repr(protection) + repr(logstore.open(MemoryStore(), protection=protection))
+    for secret in (b"k" * 32, b"keeper".ljust(32)):
+        assert secret.hex()[:8] not in shown
+        assert secret.decode() not in shown
+
+
+# The tool -----------------------------------------------------------------------------------------
+
+
+def tool(*arguments: str, **environment: str | Path) -> Result:
+    variables = {name: str(value) for name, value in environment.items()}
+    return CliRunner(env=variables).invoke(main, [*map(str, arguments)])
+
+
+def test_the_tool_is_told_by_its_environment(tmp_path: Path) -> None:
+    """Keys made by `key`, a store made with them: read, checked, copied into a plain one and under other keys."""
+    names = ("store", "keys", "new", "signing", "trust")
+    store, keys, new_keys, signing, trust = (tmp_path / name for name in names)
+    assert tool("key", str(keys)).output == ""
+    assert tool("key", str(new_keys)).output == ""
+    public = tool("key", "--signing", str(signing)).output.strip()
+    trust.write_text(f'[ops]\nkeys = ["{public}"]\nmay = "keep"\n')
+    protection = {"LOGSTORE_KEYS": keys, "LOGSTORE_TRUST": trust, "LOGSTORE_SIGNING_KEY": signing}
+    line = json.dumps({"kind": "K", "key": "k", "type": "t", "data": {}})
+    runner = CliRunner(env={name: str(value) for name, value in protection.items()})
+    assert runner.invoke(main, ["append", str(store), "--writer", "ops"], input=line).exit_code == 0
+    assert '"key":"k"' in tool("cat", str(store), "--json", **protection).output
+    refused = tool("cat", str(store))
+    assert refused.exit_code == 2
+    assert "KeyNeeded: object is encrypted key=store; give the store's keys" in refused.output
+    assert tool("check", str(store), **protection).exit_code == 0
+    assert tool("check", str(store)).exit_code == 1
+    assert tool("copy", str(store), str(tmp_path / "plain"), "--plain", **protection).exit_code == 0
+    assert '"key":"k"' in tool("cat", str(tmp_path / "plain"), "--json").output
+    copied = tool("copy", str(store), str(tmp_path / "next"), **protection, LOGSTORE_TARGET_KEYS=new_keys)
+    assert copied.exit_code == 0, copied.output
+    assert '"key":"k"' in tool("cat", str(tmp_path / "next"), "--json", LOGSTORE_KEYS=new_keys).output
+
+
+def test_a_key_is_written_once_and_for_its_owner(tmp_path: Path) -> None:
+    """The file is readable by nobody else, and an existing one is left as it is."""
+    path = tmp_path / "keys"
+    assert tool("key", str(path)).exit_code == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_text()
+    again = tool("key", str(path))
+    assert again.exit_code == 2
+    assert "never overwritten" in again.output
+    assert path.read_text() == before
+    assert "cannot be made" in tool("key", str(tmp_path / "none" / "keys")).output
