@@ -108,6 +108,9 @@ async def test_what_is_cut_or_added_or_exchanged_is_corrupt() -> None:
             await (await replaced(wrong)).get(NAME)
     with pytest.raises(Corrupt, match=OTHER_NAME):
         await (await replaced(lies, OTHER_NAME)).get(OTHER_NAME)
+    _, full = await stored(an_object(BLOCK_BYTES - 48))  # its only block is full
+    with pytest.raises(Corrupt, match="has another size"):
+        await (await replaced(full + b"x")).get(NAME)
     with pytest.raises(Corrupt, match=NAME):  # a range that holds but the block that is not there any more
         await (await replaced(lies[: cut[2]])).get(NAME, 2 * BLOCK_BYTES, 2 * BLOCK_BYTES + 1)
 
