@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,12 +41,28 @@ $(VENV)/.docs: $(VENV)/.test
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
+$(VENV)/.audit: $(VENV)/.created pyproject.toml
+	$(PYTHON) -m venv $(VENV)/audit
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/audit/bin/python -m pip install --quiet 'pip-audit>=2.7' 'cyclonedx-bom>=7'
+	@touch $@
+
 # What to do in it --------------------------------------------------------------------------
 
-check: $(VENV)/.test ## formatting, lint, types
+check: $(VENV)/.test audit ## formatting, lint, types, known vulnerabilities of what is installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.test ## known vulnerabilities, where pip-audit and the service that knows them are reached
+	@if $(MAKE) --no-print-directory $(VENV)/.audit; then \
+	    packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	    $(VENV)/audit/bin/python scripts/audit.py "$$packages"; \
+	else echo "not audited: pip-audit cannot be installed here" >&2; fi
+
+sbom: $(VENV)/.audit ## what an installation consists of, into dist/sbom.json (CycloneDX)
+	$(PYTHON) -m venv --clear $(VENV)/plain
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/plain/bin/python -m pip install --quiet .
+	$(VENV)/audit/bin/python scripts/sbom.py $(VENV)/plain/bin/python dist/sbom.json
 
 format: $(VENV)/.test ## put files in form, mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -20,7 +20,7 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ["logstore", "projections", *MODULES])
+@pytest.mark.parametrize("name", ["logstore", "projections", "scripts.audit", *MODULES])
 def test_examples_in_docstrings_run(name: str) -> None:
     """Each module's docstrings hold only examples that are true."""
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
