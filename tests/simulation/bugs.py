@@ -228,7 +228,7 @@ BUGS: dict[str, Bug] = {
         ("P11",), 4, retention, "condemned_chunks", "if key not in listed", "if True", DROP
     ),
     "what a new snapshot needs is deleted": Bug(
-        ("P11",), 1, retention, "condemned_chunks", "and now_ms - created_ms >= grace_ms", "", DROP
+        ("P11",), 19, retention, "condemned_chunks", "and now_ms - created_ms >= grace_ms", "", DROP
     ),
     "a retirement is passed over in silence": Bug(
         ("P3", "P1", "P7"), 1, Frontier, "take_retirement", "if slots_read < held.slots:", "if False:", DROP
