@@ -231,8 +231,9 @@ def test_unknown_flags_are_refused(sample: Sample) -> None:
     type_, _, body, _, rest = unframe(sample.good)
     for bit in range(16):
         if not (type_ == SEGMENT and 1 << bit in {0x0001, 0x0002}):
-            sample.refuses(frame(type_, 1 << bit, body) + rest, "features unknown")
-            sample.refuses(frame(type_, 1 << bit | 1, body) + rest, "features unknown")
+            said = {0x8000: "is encrypted", 0x4000: "is signed"}.get(1 << bit, "features unknown")
+            sample.refuses(frame(type_, 1 << bit, body) + rest, said)
+            sample.refuses(frame(type_, 1 << bit | 1, body) + rest, said)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
