@@ -40,7 +40,13 @@ def verdict(dependencies: list[dict[str, Any]]) -> tuple[list[str], int]:
 def main() -> int:
     """Audit one directory of packages."""
     command = ["pip_audit", "--path", sys.argv[1], "--format", "json", "--progress-spinner", "off", "--timeout", "5"]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=120, check=False
+        )
+    except subprocess.TimeoutExpired:
+        print("not audited: no answer within two minutes", file=sys.stderr)
+        return 0
     try:
         dependencies = json.loads(done.stdout)["dependencies"]
     except ValueError:
