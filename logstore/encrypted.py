@@ -9,7 +9,6 @@ from logstore.aside import decode_aside
 from logstore.encryption import (
     HEADER_BYTES,
     SALT_BYTES,
-    Header,
     Keyring,
     Span,
     decode_header,
@@ -59,7 +58,7 @@ class EncryptedStore:
                 self._store.get(key, 0, HEADER_BYTES), self._store.get(key, span.stored_start, span.stored_stop)
             )
             head, blocks = first.data, memoryview(blob.data)
-        header: Header = decode_header(key, head)
+        header = decode_header(key, head)
         data = await decode_aside(len(blocks), decrypt, key, header, span, blocks, self._keyring)
         return Blob(data, header.size, blob.modified_ms, blob.now_ms)
 

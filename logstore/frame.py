@@ -146,7 +146,8 @@ def decode_envelope(key: str, data: bytes, flag: int) -> Frame:
         type_ = ObjectType(data[5])
     except (IndexError, ValueError):
         type_ = ObjectType.STORE  # of what is no frame decode_frame says why
-    if data.startswith(MAGIC) and len(data) >= _PREFIX.size and _PREFIX.unpack_from(data)[3] != flag:
+    found = _PREFIX.unpack_from(data)[3] if data.startswith(MAGIC) and len(data) >= _PREFIX.size else flag
+    if found != flag and not found & ENCRYPTED:  # in what is encrypted, the signature is within
         raise Corrupt(f"object is not {word}, as its store should be key={key}; restore it, or open without protection")
     return decode_frame(key, data, type_, flag)
 
