@@ -30,6 +30,7 @@ from logstore.keys import (
     RetiredKey,
     SegmentKey,
     StageGoneKey,
+    StoreKey,
     is_name,
     parse_key,
 )
@@ -220,4 +221,6 @@ def _why_not(signer: Trusted, key: Key, data: bytes) -> str | None:
             return "snapshots need the role snapshot"
         case RetiredKey() | ArchiveKey() | StageGoneKey():
             return "letting history go needs the role keep"
+        case StoreKey():  # it says how much of history is kept: made anew, it could say that none is
+            return "making a store needs the role keep"
     return None

@@ -17,7 +17,6 @@ from logstore import (
     InvalidArgument,
     KeyNeeded,
     Keyring,
-    NotStored,
     Protection,
     copy_store,
 )
@@ -53,7 +52,8 @@ async def test_history_is_kept_archived_and_read_in_a_protected_store(scene: Sce
 
 async def fill(store: FileStore, protection: Protection | None, *keys: str, writer: str = "web") -> None:
     async with logstore.open(store, protection=protection) as log, log.writer(writer) as web:
-        await web.append_many(events(*keys))
+        if keys:
+            await web.append_many(events(*keys))
 
 
 async def raw(store: FileStore) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ async def damage(store: FileStore) -> list[str]:
 
 @pytest.mark.parametrize(
     "protection",
-    [Protection(keyring=KEYRING), Protection(trust=TRUST, signing_key=SIGNING_KEYS["web"]), protected("web")],
+    [Protection(keyring=KEYRING), Protection(trust=TRUST, signing_key=SIGNING_KEYS["keeper"]), protected()],
     ids=["encrypted", "signed", "both"],
 )
 async def test_who_is_not_set_up_alike_neither_reads_nor_writes(protection: Protection) -> None:
@@ -85,13 +85,39 @@ async def test_who_is_not_set_up_alike_neither_reads_nor_writes(protection: Prot
     assert (await raw(store), await raw(plain)) == (there, there_plain)
 
 
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [(Protection(keyring=KEYRING), "object is signed"), (Protection(trust=TRUST), "object is encrypted")],
+)
+async def test_who_has_half_of_a_protection_is_told_of_the_other(half: Protection, said: str) -> None:
+    """Keys without trust, trust without keys: KeyNeeded, which says what is needed, not that something is damaged."""
+    store = MemoryStore()
+    await fill(store, protected(), "a")
+    with pytest.raises(KeyNeeded, match=said):
+        async with logstore.open(store, protection=half):
+            pass
+
+
+async def test_a_store_is_made_by_who_may_keep() -> None:
+    """Whoever else comes first is told so, and makes none: made anew, a `store` could say that no history is kept."""
+    store = MemoryStore()
+    with pytest.raises(InvalidArgument, match=r"may not be signed key=store .* needs the role keep"):
+        await fill(store, protected("snapper"), "a", writer="snapper")
+    assert await raw(store) == {}
+    await fill(store, protected())
+    await fill(store, protected("snapper"), "a", writer="snapper")
+    async with logstore.open(store, read_only=True, protection=Protection(KEYRING, TRUST)) as log:
+        assert await read(log) == ["a"]
+
+
 async def test_a_writer_under_another_name_is_told_before_anything_is_stored() -> None:
     """Who signs as web may open no session of another writer: InvalidArgument, and readers read on."""
     store = MemoryStore()
+    await fill(store, protected())
     await fill(store, protected("web"), "a")
     there = await raw(store)
     async with logstore.open(store, protection=protected("web")) as log, log.writer("other") as other:
-        with pytest.raises((InvalidArgument, NotStored), match="it opens a session of other"):
+        with pytest.raises(InvalidArgument, match="it opens a session of other"):
             await other.append(Event("Thing", "b", "t"))
     assert await raw(store) == there
     async with logstore.open(store, read_only=True, protection=Protection(KEYRING, TRUST)) as log:

@@ -72,7 +72,7 @@ def plain(name: str, type_: ObjectType) -> tuple[str, bytes]:
 OPEN = Open(writer="web", idle_ms=1, seal_ms=5, flights=1, exclusive=None)
 OPEN_OTHER = Open(writer="other", idle_ms=1, seal_ms=5, flights=1, exclusive=None)
 OBJECTS: dict[str, tuple[tuple[str, bytes], str]] = {
-    "store": (plain("store", ObjectType.STORE), "write"),
+    "store": (plain("store", ObjectType.STORE), "keep"),
     "own segment": (segment("web"), "own"),
     "another's segment": (segment("other"), "keep"),
     "seal of another's session": (segment("other", sealed=True), "write"),
