@@ -27,6 +27,7 @@ from logstore.keys import (
     EntryKey,
     Key,
     ManifestKey,
+    RegistrationKey,
     RetiredKey,
     SegmentKey,
     StageGoneKey,
@@ -34,6 +35,7 @@ from logstore.keys import (
     is_name,
     parse_key,
 )
+from logstore.registration import decode_registration
 from logstore.segment import is_seal
 
 __all__ = ["ENVELOPE_BYTES", "SigningKey", "Trust", "Trusted", "sign", "verify"]
@@ -219,6 +221,8 @@ def _why_not(signer: Trusted, key: Key, data: bytes) -> str | None:
                 return f"it is a claim of {claimant}"
         case ManifestKey() | ChunkKey() if signer.may != "snapshot":
             return "snapshots need the role snapshot"
+        case RegistrationKey() if signer.may != "snapshot" and not decode_registration(key, data).registered:
+            return "dropping a projection needs the role snapshot"
         case RetiredKey() | ArchiveKey() | StageGoneKey():
             return "letting history go needs the role keep"
         case StoreKey():  # it says how much of history is kept: made anew, it could say that none is

@@ -36,6 +36,7 @@ from logstore.keys import (
     stage_gone_key,
     stage_page_key,
 )
+from logstore.registration import Registration, encode_registration
 from logstore.segment import SegmentEncoder
 from logstore.signature import ENVELOPE_BYTES
 from logstore.signed import SignedStore
@@ -65,6 +66,11 @@ def claim(claimant: str) -> tuple[str, bytes]:
     return claim_key(key), encode_claim(Claim(key, bytes(8), claimant, 5, "created", {}, {}))
 
 
+def registration(*, registered: bool) -> tuple[str, bytes]:
+    record = Registration("p", 1, ("K",), "put", "", registered)
+    return registration_key(RegistrationKey(record.key, 0)), encode_registration(0, record)
+
+
 def plain(name: str, type_: ObjectType) -> tuple[str, bytes]:
     return name, encode_fields(type_, {"anything": 1})
 
@@ -85,7 +91,8 @@ OBJECTS: dict[str, tuple[tuple[str, bytes], str]] = {
     "another's claim": (claim("other"), "keep"),
     "page": (plain(stage_page_key(StagePageKey(STAGE, 0)), ObjectType.STAGE_PAGE), "write"),
     "pin": (plain(pin_key(PinKey(bytes(8), 0)), ObjectType.PIN), "write"),
-    "registration": (plain(registration_key(RegistrationKey(FOLD, 0)), ObjectType.REGISTRATION), "write"),
+    "registration": (registration(registered=True), "write"),
+    "dropped projection": (registration(registered=False), "snapshot"),
     "manifest": (plain(manifest_key(ManifestKey(FOLD, 0, 1)), ObjectType.MANIFEST), "snapshot"),
     "chunk": (plain(chunk_key(ChunkKey(0, 1, bytes(32))), ObjectType.CHUNK), "snapshot"),
     "retired": (plain(retired_key(0), ObjectType.RETIRED), "keep"),
