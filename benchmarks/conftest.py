@@ -63,6 +63,7 @@ class Sizes:
     view_keys: int
     documents: int
     documents_found: int
+    shared_documents: int
     reads: int
     view_rounds: int
     agents: int
@@ -79,6 +80,7 @@ TINY = Sizes(
     view_keys=20,
     documents=2_000,
     documents_found=12_600,
+    shared_documents=40,
     reads=20,
     view_rounds=1,
     agents=100,
@@ -89,13 +91,14 @@ TINY = Sizes(
 USUAL = Sizes(
     segments=300,
     segment_events=1_000,
-    append_calls=20,
+    append_calls=32,
     callers=1_000,
     rounds=7,
     view_events=200_000,
     view_keys=20_000,
     documents=100_000,
     documents_found=100_000,
+    shared_documents=1_000,
     reads=5_000,
     view_rounds=5,
     agents=500,

@@ -27,6 +27,7 @@ SECTIONS = {
     "views": "Views from a log",
     "snapshots": "Views from a snapshot",
     "reads": "Reading a view",
+    "documents": "Documents that many write",
     "budget": "Views within a memory budget",
     "polling": "A control plane under its agents",
 }
