@@ -75,6 +75,8 @@ class Sizes:
     priced_events: int
     priced_agents: int
     priced_hours: float
+    remote_events: int
+    remote_puts: int
 
 
 TINY = Sizes(
@@ -99,6 +101,8 @@ TINY = Sizes(
     priced_events=640,
     priced_agents=3,
     priced_hours=0.1,
+    remote_events=64,
+    remote_puts=4,
 )
 
 
@@ -124,6 +128,8 @@ USUAL = Sizes(
     priced_events=100_000,
     priced_agents=100,
     priced_hours=1,
+    remote_events=3_200,
+    remote_puts=400,
 )
 FULL = replace(
     USUAL,
