@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from logstore.buffer import Batch, Buffer
@@ -276,8 +277,7 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encode = self._events.encode
-        return await self._submit([encode(event) for event in events])
+        return await self._submit(self._events.encode_all(events))
 
     def require_storable(self, event: Event) -> None:
         """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""
@@ -413,7 +413,7 @@ class Writer:
         session = self._session
         assert session is not None
         batches = self._buffer.take()
-        events = [event for batch in batches for event in batch.events]
+        events = list(chain.from_iterable(batch.events for batch in batches))
         data, segment = self._segments.encode(
             session.id.segment_key(session.tip.slot),
             events,
