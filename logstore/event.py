@@ -118,7 +118,8 @@ class EventEncoder:
             self._check_name(type_, "type")
         _check_text(key, "key", KEY_BYTES_MAX)
         payload = b"\xc0" if data is None else self.encode_data(data, key, "data")
-        return EncodedEvent(kind, key, type_, payload, None if meta is None else self.encode_data(meta, key, "meta"))
+        encoded_meta = None if meta is None else self.encode_data(meta, key, "meta")
+        return _from_row((kind, key, type_, payload, encoded_meta))
 
     def encode_all(self, events: Sequence[Event]) -> list[EncodedEvent]:
         """Return the events encoded, as ``encode`` does. Cost: half a microsecond an event where all are plain."""
@@ -324,7 +325,7 @@ class StoredEvent:
 
 def payload_bytes(events: Sequence[EncodedEvent]) -> int:
     """What the events weigh against size limits: keys, payloads and metas, in bytes."""
-    return sum(len(event.key) + len(event.payload) + len(event.meta or b"") for event in events)
+    return sum([len(key) + len(payload) + (len(meta) if meta else 0) for _, key, _, payload, meta in events])
 
 
 def shown(key: str) -> str:
