@@ -38,7 +38,7 @@ from logstore.errors import (
     Unavailable,
     Unknown,
 )
-from logstore.event import EncodedEvent, Event, EventEncoder, payload_bytes
+from logstore.event import EncodedRow, Event, EventEncoder, payload_bytes
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
 from logstore.objects import Objects
@@ -283,7 +283,7 @@ class Writer:
         """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""
         _bytes_of([self._events.encode(event)])
 
-    async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
+    async def _submit(self, events: Sequence[EncodedRow]) -> Receipt:
         size = _bytes_of(events)
         buffer = self._buffer
         if not buffer.is_open_to(len(events), size):
@@ -679,7 +679,7 @@ def _name(segment: Segment) -> str:
     return segment_key(key.writer, key.chapter, key.session, key.slot)
 
 
-def _bytes_of(events: Sequence[EncodedEvent]) -> int:
+def _bytes_of(events: Sequence[EncodedRow]) -> int:
     """What events to be stored together weigh. Raises LimitExceeded."""
     size = payload_bytes(events)
     if size > APPEND_BYTES_MAX:
