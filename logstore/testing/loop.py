@@ -90,10 +90,10 @@ class _Handle(asyncio.Handle):
         loop: SimulatedLoop,
         context: contextvars.Context | None,
     ) -> None:
-        slots = cast("Any", self)
-        slots._context = contextvars.copy_context() if context is None else context
-        slots._loop, slots._callback, slots._args = loop, callback, args
-        slots._cancelled, slots._repr, slots._source_traceback = False, None, None
+        handle: Any = self  # asyncio's own slots, of which nobody says the types
+        handle._context = contextvars.copy_context() if context is None else context
+        handle._loop, handle._callback, handle._args = loop, callback, args
+        handle._cancelled, handle._repr, handle._source_traceback = False, None, None
 
 
 class _Timer(_Handle, asyncio.TimerHandle):
@@ -110,8 +110,8 @@ class _Timer(_Handle, asyncio.TimerHandle):
         context: contextvars.Context | None,
     ) -> None:
         _Handle.__init__(self, callback, args, loop, context)
-        slots = cast("Any", self)
-        slots._when, slots._scheduled = when, False
+        handle: Any = self
+        handle._when, handle._scheduled = when, False
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
