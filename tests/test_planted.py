@@ -17,6 +17,7 @@ FAILURES: Final = {
     "slow reader loses a file",
     "GC races publication",
     "ambiguous PUT",
+    "correctness by LIST",
     "clock skew decides the order",
     "torn segment",
     "snapshot poisoning",
