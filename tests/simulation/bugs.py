@@ -199,6 +199,14 @@ BUGS: dict[str, Bug] = {
         "return final if ours else None",
         "await objects._store.delete(name_above(final.key))\n    return final if ours else None",
     ),
+    "an absent slot is the end, whatever names it": Bug(
+        ("P12",),
+        2,
+        _Merge,
+        "_load_head",
+        "not stream.at_bound and (self._is_named(stream) or await self._is_overtaken(stream))",
+        "False",
+    ),
     "the end of the roster is listed": Bug(
         ("P14",),
         0,
