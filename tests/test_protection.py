@@ -12,24 +12,36 @@ from click.testing import CliRunner, Result
 
 import logstore
 from logstore import (
+    Block,
     Corrupt,
     Event,
     InvalidArgument,
     KeyNeeded,
     Keyring,
     Protection,
+    StageId,
+    Trust,
     copy_store,
 )
 from logstore.check import check
 from logstore.filestore import FileStore, MemoryStore
-from logstore.keys import ArchiveKey, RetiredKey, SegmentKey, parse_key
+from logstore.keys import (
+    ArchiveKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    StagePageKey,
+    parse_key,
+)
 from logstore.protection import protect
 from projections import View
 from projections.cli import main
-from tests.protected import KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
+from tests.protected import KEY, KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
 from tests.scene import Scene, directed, events, read
 from tests.test_keeper import age, keep, live_a_day, opened
-from tests.test_snapshots import Diary, named
+from tests.test_snapshots import Diary, named, thing
 
 
 @directed
@@ -145,6 +157,25 @@ async def test_damage_in_a_protected_store_is_found_and_skipped() -> None:
     await copy_store(store, saved, accept_loss=True, source_protection=protected(), target_protection=protected())
     async with logstore.open(saved, read_only=True, protection=protected()) as log:
         assert await read(log) == ["b"]
+
+
+async def test_what_a_check_has_no_key_for_is_not_to_be_given_up() -> None:
+    """Objects of every kind under a key that this process lacks, or of a signer it does not trust: give it the key."""
+    store = MemoryStore()
+    await fill(store, protected())
+    newer = Protection(Keyring([OTHER_KEY, KEY]), TRUST, SIGNING_KEYS["snapper"])
+    async with logstore.open(store, protection=newer) as log:
+        async with log.writer("snapper") as writer, View.open(log, Diary()) as view:
+            await writer.append(thing(1))
+            await view.snapshot()
+        await log.stage_log(StageId("d", "s")).append([Block(0, "line")])
+    others = Trust(tuple(writer for writer in TRUST.writers if writer.name != "snapper"))
+    for reader in (protected(), Protection(newer.keyring, others)):
+        found = [finding async for finding in check(protect(store, reader)) if finding.severity == "damage"]
+        kinds = {type(parse_key(finding.key)) for finding in found if "key_id=" in finding.what}
+        assert kinds >= {EntryKey, SegmentKey, ManifestKey, RegistrationKey, StagePageKey}
+        for finding in found:
+            assert ("give this process the key" in finding.next_step) == ("key_id=" in finding.what), finding
 
 
 async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
