@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from logstore.check import check
 from logstore.filestore import FileStore, MemoryStore
 from logstore.keys import (
     ArchiveKey,
+    ChunkKey,
     EntryKey,
     ManifestKey,
     RegistrationKey,
@@ -41,7 +43,7 @@ from projections.cli import main
 from tests.protected import KEY, KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
 from tests.scene import Scene, directed, events, read
 from tests.test_keeper import age, keep, live_a_day, opened
-from tests.test_snapshots import Diary, named, thing
+from tests.test_snapshots import Diary, Things, named, thing
 
 
 @directed
@@ -157,6 +159,45 @@ async def test_damage_in_a_protected_store_is_found_and_skipped() -> None:
     await copy_store(store, saved, accept_loss=True, source_protection=protected(), target_protection=protected())
     async with logstore.open(saved, read_only=True, protection=protected()) as log:
         assert await read(log) == ["b"]
+
+
+class Things2(Things):
+    """The same by another name: a projection of its own."""
+
+    name = "things-2"
+
+
+@directed
+async def test_a_keeper_that_lacks_a_key_collects_nothing(scene: Scene) -> None:
+    """Forgotten when a key was added everywhere: KeyNeeded, as what only an unreadable manifest lists is no garbage."""
+    older, newer = Keyring([KEY, OTHER_KEY]), Keyring([OTHER_KEY, KEY])
+    scene.protection = protected()
+    await live_a_day(scene, 1)
+    scene.protection = replace(protected(seed=1), keyring=newer)
+    async with opened(scene.machine("newer")) as log, View.open(log, Things2()) as view:
+        await view.snapshot()
+        digest = view.digest()
+    await age()
+    scene.protection = replace(protected(seed=2), keyring=older)
+    for number in (2, 3):
+        await live_a_day(scene, number, snapshots=2)
+        await age()
+    scene.protection = protected(seed=3)
+    chunks = named(scene, ChunkKey)
+    for name in ("first", "second"):
+        with pytest.raises(KeyNeeded, match=r"not in the keyring key=snapshots/things-2/.*/manifest/.*; add it"):
+            await keep(scene, name)
+        await age()
+    assert named(scene, ChunkKey) == chunks
+    scene.protection = replace(protected(seed=4), keyring=older)
+    _, collected = await keep(scene, "third")
+    assert collected != []
+    async with opened(scene.machine("reader")) as log:
+        fold = Things2().registration().key
+        manifest = await log.snapshots.manifest((await log.snapshots.records(fold)).manifests[0])
+        assert f"{manifest.rows_digest:064x}" == digest
+        for listed in manifest.chunks:
+            await log.snapshots.chunk(listed.key)
 
 
 async def test_what_a_check_has_no_key_for_is_not_to_be_given_up() -> None:
