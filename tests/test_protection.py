@@ -219,6 +219,20 @@ async def test_what_a_check_has_no_key_for_is_not_to_be_given_up() -> None:
             assert ("give this process the key" in finding.next_step) == ("key_id=" in finding.what), finding
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [None, Protection(keyring=KEYRING), Protection(Keyring([OTHER_KEY]), TRUST)],
+    ids=["plain", "half", "wrong"],
+)
+async def test_a_rescue_without_the_keys_gives_nothing_up(reading: Protection | None) -> None:
+    """With no keys, half of them or others: KeyNeeded. It made a copy that held nothing, all of it lost."""
+    store, target = MemoryStore(), MemoryStore()
+    await fill(store, protected(), "a")
+    with pytest.raises(KeyNeeded, match="key=store"):
+        await copy_store(store, target, accept_loss=True, source_protection=reading)
+    assert await raw(target) == {}
+
+
 async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
     """Plain to protected, on with the copy, to another key, and back to plain: the same events, whole, each time."""
     plain, first, second, last = (MemoryStore() for _ in range(4))
