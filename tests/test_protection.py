@@ -329,3 +329,15 @@ def test_a_key_is_written_once_and_for_its_owner(tmp_path: Path) -> None:
     assert "never overwritten" in again.output
     assert path.read_text() == before
     assert "cannot be made" in tool("key", str(tmp_path / "none" / "keys")).output
+
+
+def test_a_key_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
+    """Without the package cryptography: told so, and no file is left whose public half was never shown."""
+    path = tmp_path / "signing"
+    program = "import sys\nsys.modules['cryptography'] = None\nfrom projections.cli import main\nmain()"
+    told = subprocess.run(
+        [sys.executable, "-c", program, "key", "--signing", str(path)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert "install logstore[protection]" in told.stderr
+    assert not path.exists()
