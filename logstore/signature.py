@@ -180,7 +180,10 @@ def verify(name: str, data: bytes, trust: Trust) -> bytes:
     id_, signature = _BODY.unpack(envelope.body)
     found = trust.signer(id_)
     if found is None:
-        raise KeyNeeded(f"object is signed with a key that is not trusted key={name} key_id={id_.hex()}; add it")
+        raise KeyNeeded(
+            f"object is signed with a key that is not trusted key={name} key_id={id_.hex()};"
+            " add it if it is one of yours, else restore the object"
+        )
     signer, public = found
     if not _is_signed(public, signature, _message(name, held, frame_bytes)):
         raise Corrupt(f"signature is not of this object key={name} signer={signer.name}; restore it")
