@@ -8,7 +8,7 @@ import click
 
 from logstore import Finding, Progress, Protection, copy_store
 from logstore.identity import HISTORIES
-from projections.cli.terminal import address_of, as_json, json_option, run, size, watched
+from projections.cli.terminal import address_of, as_json, json_option, run, say, size, watched
 
 __all__ = ["command"]
 
@@ -38,7 +38,7 @@ def command(*, source: str, target: str, history: str | None, accept_loss: bool,
     losses: list[Finding] = []
     id_, progress = run(_copy(source, target, history=history, accept_loss=accept_loss, plain=plain, losses=losses))
     for finding in losses:
-        click.echo(as_json(asdict(finding)) if json_ else str(finding))
+        say(as_json(asdict(finding)) if json_ else str(finding))
     if json_:
         click.echo(as_json({"id": id_.hex(), "objects": progress.objects, "bytes": progress.bytes}))
     lost = f"; lost or left out: {len(losses)}" if accept_loss else ""

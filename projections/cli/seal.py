@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from logstore import LogSettings, Sealing
-from projections.cli.terminal import as_json, duration, json_option, open_log, run, url_argument
+from projections.cli.terminal import as_json, duration, json_option, open_log, run, say, url_argument
 
 __all__ = ["command"]
 
@@ -32,7 +32,7 @@ async def _seal(url: str, dry_run: bool, json_: bool) -> bool:
     async with open_log(url, read_only=dry_run, settings=LogSettings()) as log:
         done = await log.seal(dry_run=dry_run)
     for sealing in done:
-        click.echo(as_json({**asdict(sealing)}) if json_ else _line(sealing))
+        say(as_json({**asdict(sealing)}) if json_ else _line(sealing))
     sealed = sum(sealing.sealed for sealing in done)
     click.echo(f"{sealed} of {len(done)} open sessions {'would be ' if dry_run else ''}sealed", err=True)
     return any(sealing.damaged for sealing in done)

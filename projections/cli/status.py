@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from logstore import OpenSessionSurvey, Survey
 from logstore.clock import COUNTER_BITS, stamp_ms
-from projections.cli.terminal import as_json, json_option, open_log, run, url_argument, wide_console
-from projections.words import duration, moment, size, why_not_settled
+from projections.cli.terminal import as_json, json_option, open_log, run, say, url_argument, wide_console
+from projections.words import duration, moment, on_one_line, size, why_not_settled
 
 __all__ = ["command"]
 
@@ -31,10 +32,10 @@ async def _status(url: str, json_: bool) -> None:
         survey = await log.survey()
     if json_:
         why = why_not_settled(survey)
-        click.echo(as_json({**asdict(survey), "watermark_lag_ms": survey.watermark_lag_ms, "why": why}))
+        say(as_json({**asdict(survey), "watermark_lag_ms": survey.watermark_lag_ms, "why": why}))
         return
     for name, value in _facts(survey):
-        click.echo(f"{name:<10} {value}")
+        say(f"{name:<10} {value}")
     if survey.open_sessions:
         wide_console().print(_sessions(survey))
 
@@ -63,7 +64,7 @@ def _sessions(survey: Survey) -> Table:
     )
     for session in survey.open_sessions:
         table.add_row(
-            session.writer,
+            Text(on_one_line(session.writer)),  # not markup
             f"{session.chapter}/{session.session}",
             str(session.slots),
             str(session.events),

@@ -25,7 +25,7 @@ from logstore import Log, LogSettings, Position, Protection
 from logstore.errors import InvalidArgument
 from logstore.filestore import FileStore, RetryingStore, open_filestore
 from logstore.protection import protect
-from projections.words import duration, moment, size
+from projections.words import duration, moment, on_one_line, size
 
 __all__ = [
     "address_of",
@@ -38,6 +38,7 @@ __all__ = [
     "open_store",
     "progress_bar",
     "run",
+    "say",
     "size",
     "snapshots_kept_option",
     "stage_logs_age_option",
@@ -141,6 +142,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 # Saying things ----------------------------------------------------------------------------------
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line for people: what writers chose as names, keys and texts is shown, not obeyed."""
+    click.echo(on_one_line(line), err=err)
 
 
 def as_json(value: dict[str, Any]) -> str:
