@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,6 +234,36 @@ async def test_a_rescue_without_the_keys_gives_nothing_up(reading: Protection | 
     assert await raw(target) == {}
 
 
+@pytest.mark.parametrize("replaced", ["log/", "roster/", "store", "snapshots/ chunks/"])
+async def test_two_stores_with_the_same_keys_are_told_apart_by_their_chains(replaced: str) -> None:
+    """Segments, entries, `store` or snapshots of the other one: Corrupt, or passed over; never its rows."""
+    stores = [MemoryStore(), MemoryStore()]
+    for number, store in enumerate(stores):
+        opening = logstore.open(store, protection=protected(seed=number))
+        async with opening as log, log.writer("web") as writer, View.open(log, Things()) as view:
+            await writer.append(thing(number))
+            await view.snapshot()
+            await writer.append(thing(number + 10))
+    own, others = [await raw(store) for store in stores]
+    prefixes = tuple(replaced.split())
+    mixed = MemoryStore()
+    for name, data in own.items():
+        if not name.startswith(prefixes):
+            await mixed.create(name, data)
+    for name, data in others.items():
+        if name.startswith(prefixes):
+            await mixed.create(name, data)
+    async with AsyncExitStack() as stack:
+        if replaced != "snapshots/ chunks/":
+            stack.enter_context(pytest.raises(Corrupt, match="does not follow"))
+        log = await stack.enter_async_context(logstore.open(mixed, read_only=True, protection=protected()))
+        assert await read(log) == ["t-0000", "t-0010"]
+        view = await stack.enter_async_context(View.open(log, Things()))
+        assert [row for row in (view.get("t-0001"), view.get("t-0011")) if row is not None] == []
+        assert view.get("t-0000") is not None
+        assert view.damage != []
+
+
 async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
     """Plain to protected, on with the copy, to another key, and back to plain: the same events, whole, each time."""
     plain, first, second, last = (MemoryStore() for _ in range(4))
@@ -315,6 +346,7 @@ def test_the_tool_is_told_by_its_environment(tmp_path: Path) -> None:
     assert '"key":"k"' in tool("cat", str(tmp_path / "plain"), "--json").output
     copied = tool("copy", str(store), str(tmp_path / "next"), **protection, LOGSTORE_TARGET_KEYS=new_keys)
     assert copied.exit_code == 0, copied.output
+    assert copied.stderr.endswith(", encrypted, not signed\n")
     assert '"key":"k"' in tool("cat", str(tmp_path / "next"), "--json", LOGSTORE_KEYS=new_keys).output
 
 
