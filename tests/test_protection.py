@@ -21,8 +21,10 @@ from logstore import (
     KeyNeeded,
     Keyring,
     Protection,
+    SigningKey,
     StageId,
     Trust,
+    Trusted,
     copy_store,
 )
 from logstore.check import check
@@ -290,6 +292,15 @@ def test_what_protects_nothing_or_nobody_knows_is_refused() -> None:
         Protection(keyring=KEYRING, signing_key=SIGNING_KEYS["web"])
     with pytest.raises(InvalidArgument, match="not among the trusted"):
         Protection(trust=TRUST, signing_key=SIGNING_KEYS["stranger"])
+
+
+def test_a_key_does_not_both_encrypt_and_sign() -> None:
+    """One file named by LOGSTORE_KEYS and LOGSTORE_SIGNING_KEY: whoever reads the store could sign as that writer."""
+    both = b"both".ljust(32)
+    trust = Trust((*TRUST.writers, Trusted("ops", (SigningKey(both).public,))))
+    with pytest.raises(InvalidArgument, match="in the keyring, so that all who read could sign name=ops") as caught:
+        Protection(Keyring([KEY, both]), trust)
+    assert both.hex() not in str(caught.value)
 
 
 def test_nothing_of_it_is_imported_where_nothing_is_protected() -> None:
