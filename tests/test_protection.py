@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -384,3 +385,11 @@ def test_a_key_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
     assert told.returncode == 2
     assert "install logstore[protection]" in told.stderr
     assert not path.exists()
+
+
+def test_a_key_is_made_as_durable_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is synced, too: a power cut must not take the key of a store that outlives it."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    assert tool("key", str(tmp_path / "keys")).exit_code == 0
+    assert synced == [(tmp_path / "keys").stat().st_ino, tmp_path.stat().st_ino]
