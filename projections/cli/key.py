@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from logstore.encryption import KEY_BYTES
+from logstore.encryption import KEY_BYTES, require_cryptography
 from logstore.errors import InvalidArgument
 from logstore.signature import SigningKey
 
@@ -23,6 +23,7 @@ def command(file: Path, signing: bool) -> None:
 
     Name it by LOGSTORE_KEYS, or by LOGSTORE_SIGNING_KEY. Whoever loses the keys of an encrypted store loses the store.
     """
+    require_cryptography()
     secret = secrets.token_bytes(KEY_BYTES)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
