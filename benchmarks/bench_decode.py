@@ -131,7 +131,7 @@ def test_decode(race: Race, sizes: Sizes, encoded: Encoded, no_event_objects: No
         lambda: decode(encoded),
         count=count,
         beside={"the bare limit": lambda: unpack(stored), "rows": lambda: unpack(rows)},
-        goal="2,000,000 events/s",
+        goal_per_s=2_000_000,
     )
 
 
