@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-full bench-report bench-guard simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,13 +94,22 @@ screenshots: $(VENV)/.test ## the pictures of docs/console.md, taken of the demo
 demo: $(VENV)/.base ## a control plane on one store: web, agents, ops, two kill -9 (ARGS=s3://... for another)
 	$(BIN)/python -m examples.pipecd.demo $(ARGS)
 
-VIEWS := $(addprefix benchmarks/bench_,views.py budget.py reads.py snapshots.py polling.py)
+BENCH := $(BIN)/python -m pytest benchmarks --benchmark-json=$(LAST_RUN)
+LAST_RUN := .benchmarks/last.json
 
-bench: $(VENV)/.bench ## the benchmarks, without those of views
-	$(BIN)/python -m pytest benchmarks $(addprefix --ignore=,$(VIEWS)) $(ARGS)
+bench: $(VENV)/.bench ## the benchmarks beside peers and limits, a quarter of an hour (ARGS="-k append" for a few)
+	@mkdir -p $(dir $(LAST_RUN))
+	$(BENCH) $(ARGS)
 
-bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some fifteen minutes
-	$(BIN)/python -m pytest $(VIEWS) $(ARGS)
+bench-full: $(VENV)/.bench ## the same with millions of events and documents, hours
+	@mkdir -p $(dir $(LAST_RUN))
+	$(BENCH) --full $(ARGS)
+
+bench-report: $(VENV)/.bench ## what the last run measured, into docs/benchmarks.md, its charts and benchmarks/results
+	$(BIN)/python -m benchmarks.report $(LAST_RUN) $(ARGS)
+
+bench-guard: $(VENV)/.bench ## whether the last run's ratios are worse than those last recorded
+	$(BIN)/python -m benchmarks.guard $(LAST_RUN) $(ARGS)
 
 docs: $(VENV)/.docs ## the site, into site/; a warning is an error (so not --quiet, which counts none)
 	@$(BIN)/python -m doctest scripts/docs_site.py

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +42,19 @@ async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, in
             "file_bytes": view.statistics().cache_file_bytes,
         }
         return {**taken, "msgpack_bytes": sum(len(row) for _, row in view._state.rows.items())}
+
+
+def measure_apart(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
+    """Measure in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        url,
+        *([] if memory_bytes_max is None else [str(memory_bytes_max)]),
+    ]
+    figures: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return figures
 
 
 def _status_bytes(field: str) -> int:

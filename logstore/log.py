@@ -284,7 +284,7 @@ class Log:
             roster=self._roster,
             looks=self._looks,
             snapshots=self.snapshots,
-            pins=self._pins,
+            pins=self.pins,
             stamps=self._stamps,
             store_time=self._store_time,
             rng=self._rng,
@@ -294,7 +294,8 @@ class Log:
         )
 
     @property
-    def _pins(self) -> Pins:
+    def pins(self) -> Pins:
+        """The pins of this log: who asks for patience. Cost: none."""
         return Pins(self._store, self._objects, self._store_time)
 
     def pin(self, owner: str, after: Position | str | None = None, *, for_ms: int = PIN_MS) -> Pin:
@@ -308,7 +309,7 @@ class Log:
         self._require_writable()
         position = Position.parse(after) if isinstance(after, str) else after
         return Pin(
-            self._pins, self._first_needed, self._looks, rng=self._rng, owner=owner, after=position, for_ms=for_ms
+            self.pins, self._first_needed, self._looks, rng=self._rng, owner=owner, after=position, for_ms=for_ms
         )
 
     async def _first_needed(self, after: Position | None) -> int:

@@ -69,6 +69,16 @@ class Pins:
             return PinRecord(key, "unreadable", 0, longest_ms)
         return replace(record, expires_ms=min(record.expires_ms, longest_ms))
 
+    async def live(self) -> list[PinRecord]:
+        """The pins that have not expired. Cost: a LIST per 1,000 keys, a GET per pin.
+
+        They are listed again where one was renewed and collected in between.
+        """
+        while True:
+            newest = [await self.newest(pin) for pin in await self.listed()]
+            if None not in newest:
+                return [pin for pin in newest if pin is not None and pin.expires_ms > self._store_time.latest_ms]
+
     async def create(self, pin: PinRecord) -> None:
         """Create a pin. Cost: a PUT. Raises Unavailable."""
         with suppress(AlreadyExists):  # the id is random: an earlier attempt of ours landed

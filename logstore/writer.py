@@ -276,8 +276,7 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encode = self._events.encode
-        return await self._submit([encode(event) for event in events])
+        return await self._submit(list(map(self._events.encode, events)))
 
     def require_storable(self, event: Event) -> None:
         """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""

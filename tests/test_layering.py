@@ -45,7 +45,7 @@ LAYERS = {
     ),
     "projections": (
         "values spans words patch decoded heap cachefile tombstone locks",
-        "index query bounded",
+        "index query bounded health",
         "projection state layout",
         "table snapshots document model",
         "past subscription",
@@ -62,7 +62,7 @@ LAYERS = {
 PURE = {
     "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
     "retired session chunk manifest registration pin claim archive stagepage gone named encryption signature",
-    "projections": "values spans words patch decoded tombstone projection index query layout document model",
+    "projections": "values spans words health patch decoded tombstone projection index query layout document model",
 }
 FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
 RANK = {

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 from contextlib import aclosing, suppress
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -16,11 +14,14 @@ from projections.cli.gc import dropped_line, garbage_line, retirement_line
 from projections.cli.projection import load_projection
 from projections.cli.snapshot import manifest_line, manifest_values
 from projections.cli.terminal import (
+    SECONDS,
     as_json,
+    chapter_age_option,
     json_option,
     open_log,
     run,
     say,
+    snapshot_every_option,
     snapshots_kept_option,
     stage_logs_age_option,
     url_argument,
@@ -31,36 +32,13 @@ from projections.projection import Projection
 __all__ = ["command"]
 
 
-class Seconds(click.FloatRange):
-    """A stretch of time: a number of seconds, and no less than none."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is no number, too."""
-        if not math.isfinite(seconds := super().convert(value, param, ctx)):
-            self.fail(f"{value} is not a number of seconds.", param, ctx)
-        return seconds
-
-
-SECONDS = Seconds(min=0)
-
-
 @click.command()
 @url_argument
 @click.option("--projection", "projections", multiple=True, metavar="MODULE:CLASS", help="Snapshot this one; repeat.")
 @snapshots_kept_option
 @stage_logs_age_option
-@click.option(
-    "--snapshot-every",
-    type=SECONDS,
-    default=3_600.0,
-    show_default=True,
-    help="Seconds between snapshots while rows change",
-)
-@click.option(
-    "--chapter-age", type=SECONDS, default=86_400.0, show_default=True, help="Seconds after which a chapter ends."
-)
+@snapshot_every_option
+@chapter_age_option
 @click.option("--pause", type=SECONDS, default=60.0, show_default=True, help="Seconds between rounds.")
 @click.option("--rounds", type=click.IntRange(1), help="End after so many; default: never.")
 @json_option

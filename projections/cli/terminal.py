@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -28,9 +29,11 @@ from logstore.protection import protect
 from projections.words import duration, moment, on_one_line, size
 
 __all__ = [
+    "SECONDS",
     "address_of",
     "age_of",
     "as_json",
+    "chapter_age_option",
     "duration",
     "json_option",
     "moment",
@@ -40,6 +43,7 @@ __all__ = [
     "run",
     "say",
     "size",
+    "snapshot_every_option",
     "snapshots_kept_option",
     "stage_logs_age_option",
     "url_argument",
@@ -73,6 +77,19 @@ def _convert_age(ctx: click.Context, param: click.Parameter, value: str | None) 
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+class Seconds(click.FloatRange):
+    """A stretch of time: a number of seconds, and no less than none."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no number, too."""
+        if not math.isfinite(seconds := super().convert(value, param, ctx)):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS: Final = Seconds(min=0)
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 snapshots_kept_option = click.option(
@@ -82,6 +99,16 @@ snapshots_kept_option = click.option(
     default=2,
     show_default=True,
     help="So many whole ones of each projection, a grace old, and all newer ones.",
+)
+snapshot_every_option = click.option(
+    "--snapshot-every",
+    type=SECONDS,
+    default=3_600.0,
+    show_default=True,
+    help="Seconds between snapshots while rows change.",
+)
+chapter_age_option = click.option(
+    "--chapter-age", type=SECONDS, default=86_400.0, show_default=True, help="Seconds after which a chapter ends."
 )
 stage_logs_age_option = click.option(
     "--stage-logs-older-than",

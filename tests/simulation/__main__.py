@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 from tests.simulation.bugs import BUGS, planted
@@ -72,21 +71,17 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None) -> Outcome:
+def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None, *, traced: bool = False) -> Outcome:
     """Live through one seed, with the named bug planted if any."""
     logging.getLogger("logstore").setLevel(logging.ERROR)  # storms make it warn all the time
     with planted(bug):
         if bug is None:
-            return run(seed, kind=kind)
-        return run(seed, BUGS[bug].circumstances, BUGS[bug].world)
-
-
-def _run_briefly(seed: int, bug: str | None, kind: type[World]) -> Outcome:
-    return replace(run_with(seed, bug, kind), lines=[])
+            return run(seed, kind=kind, traced=traced)
+        return run(seed, BUGS[bug].circumstances, BUGS[bug].world, traced=traced)
 
 
 def _run_all(seeds: range, bug: str | None, jobs: int, kind: type[World]) -> Iterator[Outcome]:
-    work = partial(_run_briefly, bug=bug, kind=kind)
+    work = partial(run_with, bug=bug, kind=kind)
     if jobs == 1:
         yield from map(work, seeds)
         return
@@ -102,7 +97,7 @@ def _show(outcome: Outcome) -> None:
 
 
 def _tell(seed: int, bug: str | None, kind: type[World]) -> int:
-    outcome = run_with(seed, bug, kind)
+    outcome = run_with(seed, bug, kind, traced=True)
     print("\n".join(outcome.lines))
     _show(outcome)
     print(f"digest={outcome.digest}")

@@ -27,7 +27,7 @@ from logstore.keys import (
     segment_key,
     stage_gone_key,
 )
-from logstore.segment import Columns, decode_segment
+from logstore.segment import Columns, Segment, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.simulation import SimulatedStore
 
@@ -80,15 +80,19 @@ class Truth:
     place: dict[str, int]  # of each id in the order
 
     @classmethod
-    def of(cls, contents: Mapping[str, bytes]) -> Truth:
-        """Read the bucket. Raises Corrupt, or AssertionError where an object is none of the log's."""
+    def of(cls, contents: Mapping[str, bytes], decoded: dict[str, Segment] | None = None) -> Truth:
+        """Read the bucket. Raises Corrupt, or AssertionError where an object is none of the log's.
+
+        ``decoded`` has the segments of an earlier reading of what has only grown since, and gets those of this one.
+        """
+        decoded = {} if decoded is None else decoded
         entries = _roster(contents)
         sessions: dict[SessionId, TrueSession] = {}
         events: list[TrueEvent] = []
         for entry in entries:
             if isinstance(entry.body, Open):
                 sessions[SessionId.of(entry)] = session = TrueSession(entry)
-                events += _read_session(contents, SessionId.of(entry), session)
+                events += _read_session(contents, SessionId.of(entry), session, decoded)
         events.sort()
         _require_all_known(contents, entries, sessions)
         return cls(events, entries, sessions, {event.id: i for i, event in enumerate(events)})
@@ -121,7 +125,9 @@ def _roster(contents: Mapping[str, bytes]) -> list[Entry]:
     return entries
 
 
-def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueSession) -> list[TrueEvent]:
+def _read_session(
+    contents: Mapping[str, bytes], session: SessionId, true: TrueSession, decoded: dict[str, Segment]
+) -> list[TrueEvent]:
     events: list[TrueEvent] = []
     tip = Tip.of(true.opened)
     while not true.final:
@@ -129,7 +135,8 @@ def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueS
         name = segment_key(key.writer, key.chapter, key.session, key.slot)
         if (data := contents.get(name)) is None:
             break
-        segment = decode_segment(key, data)
+        if (segment := decoded.get(name)) is None:
+            segment = decoded[name] = decode_segment(key, data)
         columns = segment.columns
         for i in range(segment.count):
             assert columns is not None

@@ -9,6 +9,7 @@ every follower through. What is left is the evidence for the checkers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import random
 from collections import Counter
@@ -39,6 +40,7 @@ from logstore.keys import (
     parse_key,
 )
 from logstore.manifest import decode_manifest
+from logstore.segment import Segment
 from logstore.testing.process import Process
 from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
 from projections import Projection, View
@@ -109,19 +111,23 @@ class Outcome:
     counts: Counter[str]
 
 
-def run(seed: int, circumstances: Circumstances = CHANCE, kind: type[World] | None = None) -> Outcome:
-    """Live through the world of ``seed``, of a kind of worlds."""
+def run(
+    seed: int, circumstances: Circumstances = CHANCE, kind: type[World] | None = None, *, traced: bool = False
+) -> Outcome:
+    """Live through the world of ``seed``, of a kind of worlds. ``lines`` are told only of one that is ``traced``."""
     world = (kind or World)(seed, circumstances)
+    gc.freeze()  # so that ending the world does not search what was there before
     try:
         with patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1):  # a row or two each
             problems = world.live()
     finally:
         world.close()
+        gc.unfreeze()
     return Outcome(
         seed=seed,
         problems=[*problems, *(f"a complaint of asyncio: {line}" for line in world.loop.complaints)],
         digest=hashlib.sha256(f"{world.store.digest()} {world.history.digest()}".encode()).hexdigest(),
-        lines=world.trace(),
+        lines=world.trace() if traced else [],
         counts=world.count(),
     )
 
@@ -149,6 +155,7 @@ class World:
             is_garbage=is_garbage,
         )
         self.history = History(self.loop.time)
+        self._decoded: dict[str, Segment] = {}
         self.stage = Stage(
             loop=self.loop,
             store=self.store,
@@ -246,7 +253,7 @@ class World:
 
     def truth(self) -> Truth:
         """The log as it is, what was collected included."""
-        return Truth.of(self.store.ever())
+        return Truth.of(self.store.ever(), self._decoded)
 
     async def _live(self) -> None:
         for actor in self.actors:
