@@ -77,6 +77,11 @@ class Keyring:
         """The id of the key to encrypt with, and the key."""
         return self._first, self._keys[self._first]
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All of them."""
+        return tuple(self._keys.values())
+
     def key(self, id_: bytes) -> bytes | None:
         """The key of that id."""
         return self._keys.get(id_)

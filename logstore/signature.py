@@ -125,12 +125,17 @@ class Trust:
             raise InvalidArgument(f"file of trust cannot be read path={path_shown(path)} cause={cause}") from None
         return cls(tuple(_trusted(path, name, table) for name, table in tables.items()))
 
+    def find(self, public: bytes) -> Trusted | None:
+        """The writer that has a public key; None: nobody has."""
+        found = self._by_id.get(_key_id(public))
+        return None if found is None else found[0]
+
     def whose(self, public: bytes) -> Trusted:
         """The writer that has a public key. Raises InvalidArgument where none has."""
-        found = self._by_id.get(_key_id(public))
+        found = self.find(public)
         if found is None:
             raise InvalidArgument(f"signing key is not among the trusted public={public.hex()}; add it there")
-        return found[0]
+        return found
 
     def signer(self, id_: bytes) -> tuple[Trusted, bytes] | None:
         """The writer and the public key of that id."""

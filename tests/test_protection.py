@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from logstore import (
     KeyNeeded,
     Keyring,
     Protection,
+    SigningKey,
     StageId,
     Trust,
+    Trusted,
     copy_store,
 )
 from logstore.check import check
@@ -233,6 +237,36 @@ async def test_a_rescue_without_the_keys_gives_nothing_up(reading: Protection | 
     assert await raw(target) == {}
 
 
+@pytest.mark.parametrize("replaced", ["log/", "roster/", "store", "snapshots/ chunks/"])
+async def test_two_stores_with_the_same_keys_are_told_apart_by_their_chains(replaced: str) -> None:
+    """Segments, entries, `store` or snapshots of the other one: Corrupt, or passed over; never its rows."""
+    stores = [MemoryStore(), MemoryStore()]
+    for number, store in enumerate(stores):
+        opening = logstore.open(store, protection=protected(seed=number))
+        async with opening as log, log.writer("web") as writer, View.open(log, Things()) as view:
+            await writer.append(thing(number))
+            await view.snapshot()
+            await writer.append(thing(number + 10))
+    own, others = [await raw(store) for store in stores]
+    prefixes = tuple(replaced.split())
+    mixed = MemoryStore()
+    for name, data in own.items():
+        if not name.startswith(prefixes):
+            await mixed.create(name, data)
+    for name, data in others.items():
+        if name.startswith(prefixes):
+            await mixed.create(name, data)
+    async with AsyncExitStack() as stack:
+        if replaced != "snapshots/ chunks/":
+            stack.enter_context(pytest.raises(Corrupt, match="does not follow"))
+        log = await stack.enter_async_context(logstore.open(mixed, read_only=True, protection=protected()))
+        assert await read(log) == ["t-0000", "t-0010"]
+        view = await stack.enter_async_context(View.open(log, Things()))
+        assert [row for row in (view.get("t-0001"), view.get("t-0011")) if row is not None] == []
+        assert view.get("t-0000") is not None
+        assert view.damage != []
+
+
 async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
     """Plain to protected, on with the copy, to another key, and back to plain: the same events, whole, each time."""
     plain, first, second, last = (MemoryStore() for _ in range(4))
@@ -259,6 +293,15 @@ def test_what_protects_nothing_or_nobody_knows_is_refused() -> None:
         Protection(keyring=KEYRING, signing_key=SIGNING_KEYS["web"])
     with pytest.raises(InvalidArgument, match="not among the trusted"):
         Protection(trust=TRUST, signing_key=SIGNING_KEYS["stranger"])
+
+
+def test_a_key_does_not_both_encrypt_and_sign() -> None:
+    """One file named by LOGSTORE_KEYS and LOGSTORE_SIGNING_KEY: whoever reads the store could sign as that writer."""
+    both = b"both".ljust(32)
+    trust = Trust((*TRUST.writers, Trusted("ops", (SigningKey(both).public,))))
+    with pytest.raises(InvalidArgument, match="in the keyring, so that all who read could sign name=ops") as caught:
+        Protection(Keyring([KEY, both]), trust)
+    assert both.hex() not in str(caught.value)
 
 
 def test_nothing_of_it_is_imported_where_nothing_is_protected() -> None:
@@ -315,6 +358,7 @@ def test_the_tool_is_told_by_its_environment(tmp_path: Path) -> None:
     assert '"key":"k"' in tool("cat", str(tmp_path / "plain"), "--json").output
     copied = tool("copy", str(store), str(tmp_path / "next"), **protection, LOGSTORE_TARGET_KEYS=new_keys)
     assert copied.exit_code == 0, copied.output
+    assert copied.stderr.endswith(", encrypted, not signed\n")
     assert '"key":"k"' in tool("cat", str(tmp_path / "next"), "--json", LOGSTORE_KEYS=new_keys).output
 
 
@@ -341,3 +385,11 @@ def test_a_key_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
     assert told.returncode == 2
     assert "install logstore[protection]" in told.stderr
     assert not path.exists()
+
+
+def test_a_key_is_made_as_durable_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is synced, too: a power cut must not take the key of a store that outlives it."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    assert tool("key", str(tmp_path / "keys")).exit_code == 0
+    assert synced == [(tmp_path / "keys").stat().st_ino, tmp_path.stat().st_ino]

@@ -20,6 +20,7 @@ from projections.cli.terminal import (
     json_option,
     open_log,
     run,
+    say,
     snapshot_every_option,
     snapshots_kept_option,
     stage_logs_age_option,
@@ -103,7 +104,7 @@ async def _keep(
 def _say(done: KeepRound, json_: bool) -> None:
     """Print what a round did, if it did anything."""
     for problem in done.problems:
-        click.echo(f"{type(problem).__name__}: {problem}", err=True)
+        say(f"{type(problem).__name__}: {problem}", err=True)
     if json_:
         click.echo(
             as_json(
@@ -125,4 +126,4 @@ def _say(done: KeepRound, json_: bool) -> None:
     lines += [dropped_line(dropped) for dropped in done.stage_logs]
     lines += [f"deleted {garbage_line(garbage)}" for garbage in done.garbage]
     for line in lines:
-        click.echo(line)
+        say(line)

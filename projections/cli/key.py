@@ -35,5 +35,10 @@ def command(file: Path, signing: bool) -> None:
         stream.write(secret.hex() + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # a store must not outlive the only key that reads it
+    finally:
+        os.close(directory)
     if signing:
         click.echo(SigningKey(secret).public.hex())

@@ -26,7 +26,7 @@ from logstore import Log, LogSettings, Position, Protection
 from logstore.errors import InvalidArgument
 from logstore.filestore import FileStore, RetryingStore, open_filestore
 from logstore.protection import protect
-from projections.words import duration, moment, size
+from projections.words import duration, moment, on_one_line, size
 
 __all__ = [
     "SECONDS",
@@ -41,6 +41,7 @@ __all__ = [
     "open_store",
     "progress_bar",
     "run",
+    "say",
     "size",
     "snapshot_every_option",
     "snapshots_kept_option",
@@ -168,6 +169,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 # Saying things ----------------------------------------------------------------------------------
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line for people: what writers chose as names, keys and texts is shown, not obeyed."""
+    click.echo(on_one_line(line), err=err)
 
 
 def as_json(value: dict[str, Any]) -> str:
