@@ -116,7 +116,7 @@ docs: $(VENV)/.docs ## the site, into site/; a warning is an error (so not --qui
 	@PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 	@echo "open file://$(CURDIR)/site/index.html"
 
-simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
+simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0 (ARGS="--everything --coverage")
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 model: $(VENV)/.test ## the protocol's explicit-state models
