@@ -10,7 +10,8 @@ What an answer means is decided in one table, ``_translate``:
     412                      the name is taken                          AlreadyExists
     409                      somebody is creating it just now           Unavailable (may not have landed)
     404                      no such object / no such bucket            NotFound / Unavailable
-    401, 403                 access denied, token expired               Unavailable
+    401, 403                 access denied, token expired, clock off,
+                             quota used up: each said apart             Unavailable
     501 to a create          the condition is not implemented           UnsafeStore
     any other, or none       the service or the network is in trouble   Unavailable
 
@@ -235,6 +236,7 @@ class _BeyondTheEnd(LogStoreError):
 # What answers mean ----------------------------------------------------------------------------
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}  # told with status 400
+_FULL = {"QuotaExceeded", "InsufficientCapacity"}  # told with status 403 or 507: no right is wanting, but room
 
 
 def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStoreError:
@@ -247,6 +249,10 @@ def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStore
         return Unavailable(f"there is no such bucket; create it or correct the address bucket={bucket} {facts}")
     if code in _EXPIRED:
         return Unavailable(f"access denied; the credentials have expired or are not valid {facts}")
+    if code == "RequestTimeTooSkewed":
+        return Unavailable(f"this machine's clock is off, so nothing it signs is taken; repair its time {facts}")
+    if code in _FULL:
+        return Unavailable(f"the store is full, or its quota used up; make room or raise the quota {facts}")
     match status:
         case 412 if verb == "create":
             return AlreadyExists(f"the name is taken key={key}", now_ms=now_ms)
