@@ -38,6 +38,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -184,6 +185,10 @@ class S3Store:
             raise _translate(error, verb, key, self._bucket) from error
         except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(error, verb, key) from error
+        except RuntimeError as error:
+            if "expired" not in str(error):
+                raise
+            raise _no_answer(error, verb, key) from error  # botocore's word for new credentials that are old
 
     async def _body(self, key: str, answer: Mapping[str, Any]) -> bytes:
         """Read the whole body of an answer; a broken or short one is no answer at all."""
@@ -279,6 +284,11 @@ def _no_answer(error: Exception, verb: str, key: str) -> Unavailable:
         return Unavailable(
             f"no credentials were found, so nothing was asked {facts};"
             " set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if isinstance(error, CredentialRetrievalError | RuntimeError):
+        return Unavailable(
+            f"the credentials have expired and no new ones were found, so nothing was asked {facts};"
+            " see to what AWS_PROFILE or the instance's role names"
         )
     if isinstance(error, EndpointConnectionError):
         return Unavailable(f"nobody answers at the store's endpoint; check endpoint_url, and the network {facts}")
