@@ -343,7 +343,7 @@ async def test_no_credentials_are_unavailable(
 async def test_credentials_that_cannot_be_renewed_are_unavailable(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
 ) -> None:
-    """What should print new credentials prints old ones, or fails: told as that; it was a RuntimeError of botocore's."""
+    """What should print new credentials prints old ones, or fails: told as that, not by botocore's RuntimeError."""
     told, config = tmp_path / "told.json", tmp_path / "config"
     of = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b"}
     told.write_text(json.dumps(of | {"Expiration": (datetime.now(UTC) + timedelta(minutes=1)).isoformat()}))
