@@ -6,12 +6,13 @@ ARGS   ?=
 SEEDS  ?= 1000
 SECONDS ?= 20
 FIRST  ?= 0
+MINUTES ?= 60
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-full bench-report bench-guard simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph soak screenshots demo docs bench bench-full bench-report bench-guard simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,7 +76,7 @@ test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k w
 	$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable $(ARGS)
 
 # Ceph comes up or this fails: nothing here is skipped. Whatever happens, it is taken down again.
-test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for the occasion
+test-ceph: $(VENV)/.test ## the contract, and trouble, on a real S3 service, brought up for the occasion
 	@set -eu; \
 	dir=$$(mktemp -d); \
 	trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
@@ -84,6 +85,9 @@ test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for th
 	. "$$dir/env"; \
 	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
 	$(BIN)/python -m pytest -m ceph $(ARGS)
+
+soak: $(VENV)/.test ## a log at work on Ceph under random troubles, MINUTES=60, detached; says where its report will be
+	$(BIN)/python -m tests.trouble --detach --minutes $(MINUTES) $(ARGS)
 
 test-browser: $(VENV)/.docs ## the console and the site in a headless Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
