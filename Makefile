@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit sbom format face test test-browser test-ceph soak screenshots demo docs bench bench-full bench-report bench-guard simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph soak screenshots demo docs bench bench-full bench-ceph bench-report bench-guard simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,16 +75,20 @@ face: $(VENV)/.test ## the sync face written anew, after a change of the asyncio
 test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k writer" for a few)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable $(ARGS)
 
-# Ceph comes up or this fails: nothing here is skipped. Whatever happens, it is taken down again.
-test-ceph: $(VENV)/.test ## the contract, and trouble, on a real S3 service, brought up for the occasion
-	@set -eu; \
-	dir=$$(mktemp -d); \
-	trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
-	trap 'exit 130' HUP INT TERM; \
-	scripts/ceph up "$$dir"; \
-	. "$$dir/env"; \
-	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
-	$(BIN)/python -m pytest -m ceph $(ARGS)
+# with_ceph COMMAND: run it beside a Ceph that comes up for it, or this fails. Whatever happens, it is taken down again.
+define with_ceph
+@set -eu; \
+dir=$$(mktemp -d); \
+trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
+trap 'exit 130' HUP INT TERM; \
+scripts/ceph up "$$dir"; \
+. "$$dir/env"; \
+: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
+$(1)
+endef
+
+test-ceph: $(VENV)/.test ## the contract, and trouble, on a real S3 service, brought up for the occasion; nothing is skipped
+	$(call with_ceph,$(BIN)/python -m pytest -m ceph $(ARGS))
 
 soak: $(VENV)/.test ## a log at work on Ceph under random troubles, MINUTES=60, detached; says where its report will be
 	$(BIN)/python -m tests.trouble --detach --minutes $(MINUTES) $(ARGS)
@@ -108,6 +112,10 @@ bench: $(VENV)/.bench ## the benchmarks beside peers and limits, a quarter of an
 bench-full: $(VENV)/.bench ## the same with millions of events and documents, hours
 	@mkdir -p $(dir $(LAST_RUN))
 	$(BENCH) --full $(ARGS)
+
+bench-ceph: $(VENV)/.bench ## those on a real S3 service, brought up for the occasion
+	@mkdir -p $(dir $(LAST_RUN))
+	$(call with_ceph,$(BENCH) -m ceph $(ARGS))
 
 bench-report: $(VENV)/.bench ## what the last run measured, into docs/benchmarks.md, its charts and benchmarks/results
 	$(BIN)/python -m benchmarks.report $(LAST_RUN) $(ARGS)
