@@ -59,6 +59,20 @@ LOCAL: Final = FollowSettings(poll_ms_min=10, poll_ms_max=250)
 REMOTE: Final = FollowSettings(poll_ms_min=500, poll_ms_max=2_000)
 
 
+@dataclass(frozen=True, slots=True)
+class FollowerStatistics:
+    """How far a follower is. ``rounds``: how often it has polled, since it was started.
+
+    ``chapter``, ``entry``: the last of the roster that it has read. ``watermark``: a stamp, 0 at the beginning.
+    """
+
+    rounds: int
+    chapter: int
+    entry: int
+    open_sessions: int
+    watermark: int
+
+
 class Follower:
     """Keeps ``frontier`` at the log's ends. Started by the first reader that follows."""
 
@@ -105,6 +119,18 @@ class Follower:
 
     def __repr__(self) -> str:
         return f"<Follower {self.frontier!r} rounds={self._rounds} failure={self._failure!r}>"
+
+    def statistics(self) -> FollowerStatistics:
+        """How far it is. Cost: O(open sessions). Any thread may call."""
+        last, sessions = self.frontier.last, list(self.frontier.sessions.values())
+        stamps = [session.tip.stamp for session in sessions]
+        return FollowerStatistics(
+            rounds=self._rounds,
+            chapter=last.chapter if last else 0,
+            entry=last.number if last else 0,
+            open_sessions=len(sessions),
+            watermark=min([last.stamp, *stamps]) if last else 0,
+        )
 
     @property
     def is_alive(self) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from logstore.appended import Appended
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock
 from logstore.entry import Address, Entry, Exclusive, Open, Scope
@@ -122,6 +123,7 @@ class Lead:
             segment_events_max=APPEND_EVENTS_MAX,
             segment_bytes_max=APPEND_BYTES_MAX,
         )
+        self._appended = Appended()
         self._session: _Session | None = None
         self._under_way: Segment | None = None
         self._lost: LogStoreError | None = None
@@ -143,6 +145,11 @@ class Lead:
     def address(self) -> Address | None:
         """The session that it leads by; None before it leads. Cost: none."""
         return self._session.id[:2] if self._session is not None else None
+
+    @property
+    def appended(self) -> Appended:
+        """What it has appended, counted on. Cost: none."""
+        return self._appended
 
     @property
     def is_over(self) -> bool:
@@ -183,6 +190,7 @@ class Lead:
         session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
         await self._end_predecessors(follower, opened.address)
         self._session = session
+        self._appended.sessions_opened += 1
         self._heed_newest()
         self.require()
         self._pump = asyncio.create_task(self._run(), name=f"logstore lead {self.name}")
@@ -271,7 +279,8 @@ class Lead:
                 if session.ended or self._is_too_old(session):
                     await self._roll_over(session)
                 elif self._buffer:
-                    await self._commit(session, self._buffer.take())
+                    began_s = self._buffer.since_s
+                    await self._commit(session, self._buffer.take(), began_s)
                 elif self._closing:
                     await self._say_goodbye(session)
                     return
@@ -334,8 +343,8 @@ class Lead:
         self._buffer.release(batch)
         batch.refuse(type(error)(str(error)) if not isinstance(error, Unknown) else error)
 
-    async def _commit(self, session: _Session, batches: list[Batch]) -> None:
-        """Store one segment, empty where there is nothing to say, and answer."""
+    async def _commit(self, session: _Session, batches: list[Batch], began_s: float = 0) -> None:
+        """Store one segment, empty where there is nothing to say, and answer. The first batch came at ``began_s``."""
         self._beat_ms = None
         data, segment = self._segments.encode(
             session.id.segment_key(session.tip.slot),
@@ -354,6 +363,7 @@ class Lead:
             self._refuse_all(batches, error)
         except NotStored as error:
             session.ended = True
+            self._appended.events_not_stored += segment.count
             self._refuse_all(batches, error)
         except LogStoreError as error:
             self._lose(self._give_up(segment, batches, error))
@@ -362,6 +372,9 @@ class Lead:
             raise
         else:
             self._acknowledge(session, segment, len(data), batches)
+            if batches:
+                seconds = asyncio.get_running_loop().time() - began_s
+                self._appended.store(events=segment.count, batches=len(batches), size=len(data), seconds=seconds)
         finally:
             self._under_way = None
 
@@ -424,6 +437,7 @@ class Lead:
     def _give_up(self, segment: Segment, batches: list[Batch], cause: LogStoreError) -> LogStoreError:
         """Nobody knows whether it is stored: so we do not know what we have acknowledged, and lead no more."""
         key, seq = segment.key, segment.first_sequence
+        self._appended.events_unknown += segment.count
         for batch in batches:
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
             token = Question(receipt, segment.digest).token()
@@ -451,6 +465,7 @@ class Lead:
         self._on_stored(session.id)
         now_ms = self._clock.elapsed_ms()
         self._session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
+        self._appended.sessions_opened += 1
         self._rolling_over = False
         self._heed_newest()
         self._moved.set()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
+from logstore.appended import Appended, AppendedStatistics
 from logstore.catchup import catch_up
 from logstore.check import check
 from logstore.claims import Claims
@@ -32,7 +33,7 @@ from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, Store
 from logstore.filestore.base import FileStore
 from logstore.filestore.local import LocalStore
 from logstore.finding import Finding, Progress
-from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
+from logstore.follower import LOCAL, REMOTE, Follower, FollowerStatistics, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.gone import decode_gone
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
@@ -57,12 +58,13 @@ from logstore.survey import OpenSessionSurvey, Sealing, Survey, take_survey
 from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
 
-__all__ = ["Log", "LogSettings", "open_log"]
+__all__ = ["Log", "LogSettings", "LogStatistics", "open_log"]
 
 CREATION_DEADLINES_BEFORE_SEAL: Final = 4  # an answer may be lost, the creation retried, the final likewise
 REMOTE_LINGER_MS: Final = 10
 GRACE_MS: Final = 24 * 3_600_000
 TICK_SESSIONS_MAX: Final = 10_000
+T = TypeVar("T", Writer, Lead)
 _NOT_OPEN: Final = "this log is not open; use it inside its async with"
 
 
@@ -82,6 +84,29 @@ class LogSettings:
     retry: RetrySettings = field(default_factory=lambda: RetrySettings(attempt_timeout_ms=5_000, deadline_ms=10_000))
     memory_bytes_max: int = 64 << 20
     seal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """What this process does with a log, as of now. Counts are since it was opened; they only rise.
+
+    ``requests``: every attempt, by verb; ``retries``: how many of them were not the first. ``appended``: by all writers
+    and leads, closed ones too; ``buffered_*`` and ``flights``: what is not acknowledged yet. ``following``: how far its
+    follower is, None where nobody follows. ``skew_ms``: how far the store's clock is ahead of this machine's.
+
+    >>> async def slow_appends(log):
+    ...     seen = log.statistics().appended.seconds
+    ...     return sum(n for n, bound in zip(seen.counts, [*seen.bounds, 99]) if bound > 1)
+    """
+
+    requests: StoreStatistics
+    retries: Mapping[str, int]
+    appended: AppendedStatistics
+    buffered_events: int
+    buffered_bytes: int
+    flights: int
+    following: FollowerStatistics | None
+    skew_ms: int
 
 
 def open_log(
@@ -159,8 +184,8 @@ class Log:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._local = store if isinstance(store, LocalStore) else None
         self._metered = MeteredStore(store)
-        retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
-        self._store = protect(retrying, protection)
+        self._retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
+        self._store = protect(self._retrying, protection)
         self._settings = settings
         self._read_only = read_only
         self._create = create
@@ -178,6 +203,7 @@ class Log:
         self._starting_follower = asyncio.Lock()
         self._writers: list[Writer] = []
         self._leads: list[Lead] = []
+        self._appended_before = Appended()  # by those that are over
 
     def __repr__(self) -> str:
         return f"<Log {self._store!r} writers={len(self._writers)} follower={self._follower!r}>"
@@ -359,6 +385,24 @@ class Log:
         """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
         return self._metered.statistics()
 
+    def statistics(self) -> LogStatistics:
+        """What this process does with the log. Cost: O(open sessions). Any thread may call."""
+        appended = Appended()
+        appended.add(self._appended_before)
+        writers = [writer.statistics() for writer in self._writers]
+        for each in [*(writer.appended for writer in self._writers), *(lead.appended for lead in self._leads)]:
+            appended.add(each)
+        return LogStatistics(
+            requests=self.requests(),
+            retries=dict(self._retrying.retries),
+            appended=appended.statistics(),
+            buffered_events=sum(writer.buffered_events for writer in writers),
+            buffered_bytes=sum(writer.buffered_bytes for writer in writers),
+            flights=sum(writer.flights for writer in writers),
+            following=self._follower.statistics() if self._follower is not None else None,
+            skew_ms=self._stamps.skew_ms,
+        )
+
     # Writing
 
     def writer(self, name: str, settings: WriterSettings | None = None) -> Writer:
@@ -385,7 +429,7 @@ class Log:
             post_tick=self._post_tick,
             stored=self._take_own,
         )
-        self._writers = [known for known in self._writers if not known.is_closed]
+        self._writers = self._without_ended(self._writers, lambda known: known.is_closed)
         self._writers.append(writer)
         return writer
 
@@ -412,9 +456,19 @@ class Log:
             seal_silent_now=self.seal,
             stored=self._take_own,
         )
-        self._leads = [known for known in self._leads if not known.is_over]
+        self._leads = self._without_ended(self._leads, lambda known: known.is_over)
         self._leads.append(lead)
         return lead
+
+    def _without_ended(self, known: list[T], is_over: Callable[[T], bool]) -> list[T]:
+        """Those that go on; what the others have appended stays counted."""
+        going_on = []
+        for each in known:
+            if is_over(each):
+                self._appended_before.add(each.appended)
+            else:
+                going_on.append(each)
+        return going_on
 
     def _require_bearable(self, idle_ms: int) -> int:
         """How long after its idle time a session may be sealed; InvalidArgument where the grace is too short."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Final
 
+from logstore.appended import Appended
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock, stamp_ms
 from logstore.entry import FLIGHTS_MAX, Body, Entry, Open
@@ -126,6 +127,7 @@ class _Flight:
     data: bytes
     batches: list[Batch]
     since_ms: int
+    began_s: float  # loop time: when the first of its events was buffered, or the flight before it sent
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -209,8 +211,7 @@ class Writer:
         self._ticking: asyncio.Task[object] | None = None
         self._pump: asyncio.Task[None] | None = None
 
-        self._events_stored = self._segments_stored = self._bytes_stored = 0
-        self._sessions_opened = self._events_sent_again = self._events_not_stored = self._events_unknown = 0
+        self._appended = Appended()
 
     def __repr__(self) -> str:
         session = self._session
@@ -226,13 +227,13 @@ class Writer:
             flights=len(self._flights),
             buffered_events=self._buffer.held_events,
             buffered_bytes=self._buffer.held_bytes,
-            events_stored=self._events_stored,
-            segments_stored=self._segments_stored,
-            bytes_stored=self._bytes_stored,
-            sessions_opened=self._sessions_opened,
-            events_sent_again=self._events_sent_again,
-            events_not_stored=self._events_not_stored,
-            events_unknown=self._events_unknown,
+            events_stored=self._appended.events,
+            segments_stored=self._appended.segments,
+            bytes_stored=self._appended.bytes,
+            sessions_opened=self._appended.sessions_opened,
+            events_sent_again=self._appended.events_sent_again,
+            events_not_stored=self._appended.events_not_stored,
+            events_unknown=self._appended.events_unknown,
         )
 
     async def __aenter__(self) -> Writer:
@@ -240,6 +241,11 @@ class Writer:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    @property
+    def appended(self) -> Appended:
+        """What it has appended, counted on. Cost: none."""
+        return self._appended
 
     @property
     def is_closed(self) -> bool:
@@ -397,9 +403,12 @@ class Writer:
         segment = flight.segment
         assert segment.key.slot == session.stored.slot, "slots are acknowledged in order"
         session.stored = session.stored.after(segment)
-        self._segments_stored += 1
-        self._bytes_stored += len(flight.data)
-        self._events_stored += segment.count
+        self._appended.store(
+            events=segment.count,
+            batches=len(flight.batches),
+            size=len(flight.data),
+            seconds=asyncio.get_running_loop().time() - flight.began_s,
+        )
         self._objects.remember_segment(segment)
         seq, key = segment.first_sequence, segment.key
         for batch in flight.batches:
@@ -412,6 +421,7 @@ class Writer:
         """Turn the front of the buffer into one segment and start its creation."""
         session = self._session
         assert session is not None
+        began_s = self._buffer.since_s
         batches = self._buffer.take()
         events = [event for batch in batches for event in batch.events]
         data, segment = self._segments.encode(
@@ -422,7 +432,7 @@ class Writer:
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
-        flight = _Flight(segment, data, batches, since_ms=session.active_ms)
+        flight = _Flight(segment, data, batches, since_ms=session.active_ms, began_s=began_s)
         session.tip = session.tip.after(segment)
         session.active_ms = self._clock.elapsed_ms()
         session.bytes += len(data)
@@ -465,7 +475,7 @@ class Writer:
         now_ms = self._clock.elapsed_ms()
         tip = Tip.of(opened)
         self._session = _Session(SessionId.of(opened), tip, tip, opened_ms=now_ms, active_ms=now_ms)
-        self._sessions_opened += 1
+        self._appended.sessions_opened += 1
         self._quiet_close_ms = None
 
     def _open_body(self, _tail: Entry) -> Body:
@@ -482,7 +492,7 @@ class Writer:
         kind = NotStored if isinstance(cause, Unavailable) else type(cause)
         for batch in self._buffer.take_all():
             self._buffer.release(batch)
-            self._events_not_stored += len(batch.events)
+            self._appended.events_not_stored += len(batch.events)
             error = kind(f"nothing was stored: {cause}")
             error.__cause__ = cause
             batch.refuse(error)
@@ -586,14 +596,14 @@ class Writer:
         for flight in reversed(flights):
             if answer is None:
                 self._buffer.put_back(flight.batches)
-                self._events_sent_again += flight.segment.count
+                self._appended.events_sent_again += flight.segment.count
             else:
                 answer(flight)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
     def _answer_not_stored(self, flight: _Flight) -> None:
-        self._events_not_stored += flight.segment.count
+        self._appended.events_not_stored += flight.segment.count
         for batch in flight.batches:
             self._buffer.release(batch)
             name = _name(flight.segment)
@@ -602,7 +612,7 @@ class Writer:
     def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
         segment = flight.segment
         key, seq = segment.key, segment.first_sequence
-        self._events_unknown += segment.count
+        self._appended.events_unknown += segment.count
         for batch in flight.batches:
             self._buffer.release(batch)
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)

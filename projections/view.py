@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from logstore import (
     ClockSkew,
@@ -51,7 +51,7 @@ from projections.state import Rejection, Verdict
 from projections.subscription import ChangeSubscription, RejectionSubscription
 from projections.table import Change, Table
 
-__all__ = ["View", "ViewStatistics"]
+__all__ = ["View", "ViewProgress", "ViewStatistics", "open_views"]
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
@@ -79,6 +79,34 @@ class ViewStatistics:
     memory_bytes: int
     cold_rows: int
     cache_file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViewProgress:
+    """How far a view is: what of ``ViewStatistics`` costs nothing to know, and more.
+
+    ``events_taken``: how many events of its kinds it has folded since it was opened, without those of a snapshot that
+    it began with. ``oldest_pending``: the stamp of the oldest event above the watermark, None: all is settled.
+    """
+
+    rows: int
+    events_taken: int
+    pending_events: int
+    oldest_pending: int | None
+    unticked_events: int
+    parked_events: int
+    watermark: int
+    cold_rows: int
+    cache_file_bytes: int
+
+
+_open_views: WeakKeyDictionary[Log, tuple[ref[View], ...]] = WeakKeyDictionary()
+
+
+def open_views(log: Log) -> list[View]:
+    """The views of ``log`` that are open in this process, those of document stores too. Any thread may call."""
+    views = [open_view() for open_view in _open_views.get(log, ())]
+    return [view for view in views if view is not None]
 
 
 class View(Table):
@@ -178,9 +206,11 @@ class View(Table):
             raise
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
+        _open_views[self._log] = (*map(ref, open_views(self._log)), ref(self))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        _open_views[self._log] = tuple(ref(view) for view in open_views(self._log) if view is not self)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -388,6 +418,11 @@ class View(Table):
     # Knowing how it stands
 
     @property
+    def projection(self) -> Projection:
+        """What it folds, and how. Cost: none."""
+        return self._projection
+
+    @property
     def position(self) -> Position | None:
         """How far it has read. Cost: O(open sessions)."""
         return self._reader.position
@@ -411,6 +446,22 @@ class View(Table):
             parked_events=self._state.parked_events,
             decoded_rows=len(self._decoded),
             memory_bytes=_memory_bytes(rows),
+            cold_rows=bounded.rows_in_file if bounded is not None else 0,
+            cache_file_bytes=bounded.file_bytes if bounded is not None else 0,
+        )
+
+    def progress(self) -> ViewProgress:
+        """How far it is. Cost: O(pending segments). Any thread may call."""
+        state = self._state
+        bounded = state.rows if isinstance(state.rows, BoundedRows) else None
+        return ViewProgress(
+            rows=len(self),
+            events_taken=state.events_taken,
+            pending_events=state.pending_events,
+            oldest_pending=state.oldest_pending,
+            unticked_events=self._unticked_events,
+            parked_events=state.parked_events,
+            watermark=state.watermark,
             cold_rows=bounded.rows_in_file if bounded is not None else 0,
             cache_file_bytes=bounded.file_bytes if bounded is not None else 0,
         )

@@ -15,8 +15,9 @@ from logstore.errors import NotFound
 from projections import Collection
 from projections.cli.projection import load_collections, load_labels
 from projections.cli.terminal import address_of, as_json, json_option, open_log, run, url_argument
-from projections.console import CannotListen, Console, Source
+from projections.console import Console, Source
 from projections.console.look import Labels
+from projections.listening import CannotListen
 
 __all__ = ["PORT", "command", "console_beside", "serve_option"]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 
 import click
 
-from logstore import KeepSettings
+from logstore import InvalidArgument, KeepSettings, Log
 from projections.cli.gc import dropped_line, garbage_line, retirement_line
 from projections.cli.projection import load_projection
 from projections.cli.snapshot import manifest_line, manifest_values
@@ -39,6 +41,7 @@ __all__ = ["command"]
 @snapshot_every_option
 @chapter_age_option
 @click.option("--pause", type=SECONDS, default=60.0, show_default=True, help="Seconds between rounds.")
+@click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus metrics at /metrics; PORT alone: on loopback.")
 @click.option("--rounds", type=click.IntRange(1), help="End after so many; default: never.")
 @json_option
 def command(
@@ -50,6 +53,7 @@ def command(
     snapshot_every: float,
     chapter_age: float,
     pause: float,
+    metrics: str | None,
     rounds: int | None,
     json_: bool,
 ) -> None:
@@ -67,6 +71,7 @@ def command(
         settings,
         snapshot_ms=round(snapshot_every * 1_000),
         pause_ms=round(pause * 1_000),
+        metrics=metrics,
         rounds=rounds,
         json_=json_,
     )
@@ -81,6 +86,7 @@ async def _keep(
     *,
     snapshot_ms: int,
     pause_ms: int,
+    metrics: str | None,
     rounds: int | None,
     json_: bool,
 ) -> bool:
@@ -88,16 +94,40 @@ async def _keep(
     keeping, troubled, ended = asyncio.current_task(), False, 0
     assert keeping is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, keeping.cancel)
-    async with open_log(url, read_only=False) as log:
+    async with open_log(url, read_only=False) as log, _measured(log, metrics) as note:
         with suppress(asyncio.CancelledError):
             kept = keep(log, projections, settings=settings, snapshot_ms=snapshot_ms, pause_ms=pause_ms)
             async with aclosing(kept) as done:
                 async for one in done:
+                    note(one)
                     _say(one, json_)
                     troubled, ended = bool(one.problems), ended + 1
                     if ended == rounds:
                         break
     return troubled
+
+
+@asynccontextmanager
+async def _measured(log: Log, place: str | None) -> AsyncIterator[Callable[[KeepRound], None]]:
+    """Serve the metrics of ``log`` at a place, if one is given; yield what is to be told of each round."""
+    if place is None:
+        yield lambda _: None
+        return
+    try:
+        from prometheus_client import CollectorRegistry
+
+        from projections.exposition import exposed, place_of
+        from projections.metrics import LogMetrics
+    except ImportError as error:
+        raise InvalidArgument(
+            f"needs prometheus-client --metrics={place} cause={error}; pip install 'logstore[metrics]'"
+        ) from error
+    host, port = place_of(place)
+    measured, registry = LogMetrics(log), CollectorRegistry()
+    registry.register(measured)
+    async with exposed(registry, host, port) as address:
+        click.echo(f"metrics: {address}", err=True)
+        yield partial(measured.note, log)
 
 
 def _say(done: KeepRound, json_: bool) -> None:
