@@ -41,6 +41,7 @@ from logstore.follower import Follower
 from logstore.frontier import OpenSession
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.roster import Roster
@@ -124,6 +125,7 @@ class Lead:
             segment_bytes_max=APPEND_BYTES_MAX,
         )
         self._appended = Appended()
+        self._say = Notices(_log, store=roster.store, writer=name)
         self._session: _Session | None = None
         self._under_way: Segment | None = None
         self._lost: LogStoreError | None = None
@@ -193,6 +195,7 @@ class Lead:
         self._appended.sessions_opened += 1
         self._heed_newest()
         self.require()
+        self._say("lead-acquired", session=_place(session.id), kinds=self.kinds)
         self._pump = asyncio.create_task(self._run(), name=f"logstore lead {self.name}")
 
     def _holder(self, newest: Entry | None) -> Address | None:
@@ -336,6 +339,8 @@ class Lead:
         """Lead no more; what was first is told."""
         if self._lost is None:
             self._lost = error
+            if not self._closing:
+                self._say("lead-lost", kinds=self.kinds, error=error)
         self._wake.set()
         self._moved.set()
 
@@ -364,6 +369,8 @@ class Lead:
         except NotStored as error:
             session.ended = True
             self._appended.events_not_stored += segment.count
+            if batches:
+                self._say("events-not-stored", events=segment.count, error=error)
             self._refuse_all(batches, error)
         except LogStoreError as error:
             self._lose(self._give_up(segment, batches, error))
@@ -404,7 +411,7 @@ class Lead:
             if found.digest != segment.digest:
                 raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from None
         except Unavailable as error:
-            _log.warning("commit given up: %s", error)
+            self._say("creation-given-up", key=_name(segment), error=error)
             sealed = await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
             if sealed is None:
                 raise Unavailable(f"a slot was taken and is empty again key={_name(segment)}") from error
@@ -438,6 +445,8 @@ class Lead:
         """Nobody knows whether it is stored: so we do not know what we have acknowledged, and lead no more."""
         key, seq = segment.key, segment.first_sequence
         self._appended.events_unknown += segment.count
+        if batches:
+            self._say("events-unknown", key=_name(segment), events=segment.count, error=cause)
         for batch in batches:
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
             token = Question(receipt, segment.digest).token()
@@ -474,7 +483,7 @@ class Lead:
         try:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
-            _log.warning("session could not be ended, others will seal it: %s", error)
+            self._say("session-not-ended", session=_place(session.id), error=error)
         self._on_stored(session.id)
 
     async def aclose(self) -> None:
@@ -541,6 +550,10 @@ class Lead:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _place(session: SessionId) -> str:
+    return f"{session.chapter}/{session.number}"
 
 
 def _hear(answer: asyncio.Future[Any]) -> None:

@@ -7,6 +7,7 @@ retries and meters, the clock, the memory of objects, the roster, and one follow
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
@@ -41,6 +42,7 @@ from logstore.keeper import Keeper, KeepSettings
 from logstore.keys import STORE, ManifestKey, StageId, entry_key, retired_key, stage_gone_key, stages_prefix
 from logstore.lead import Lead
 from logstore.looks import Look, Looks, StoreTime
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
 from logstore.protection import Protection, protect
@@ -59,6 +61,8 @@ from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
 
 __all__ = ["Log", "LogSettings", "LogStatistics", "open_log"]
+
+_log = logging.getLogger(__name__)
 
 CREATION_DEADLINES_BEFORE_SEAL: Final = 4  # an answer may be lost, the creation retried, the final likewise
 REMOTE_LINGER_MS: Final = 10
@@ -216,6 +220,7 @@ class Log:
             raise
         self._looks_ = Looks(self._store, self._store_time, self._identity.grace_ms)
         self._roster_ = Roster(self._identity, self._objects, self._looks_, self._stamps, self._rng)
+        self._say = Notices(_log, store=self._roster_.store)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -714,6 +719,7 @@ class Log:
         final = await seal_silent(session, self._objects, self._looks, self._stamps)
         if final is None:
             return False
+        self._say_sealed(session.id.writer, session.address)
         newest = self._roster.newest
         if newest is None or newest.stamp < session.tip.stamp:
             with suppress(LogStoreError):  # only the watermark waits; whoever needs it posts one
@@ -777,7 +783,11 @@ class Log:
             )
         if final is None:
             return Sealing(session, False, "it has gone on, ended or been retired meanwhile")
+        self._say_sealed(session.writer, (session.chapter, session.session))
         return Sealing(session, True, f"sealed at slot {final.key.slot}")
+
+    def _say_sealed(self, writer: str, session: Address) -> None:
+        self._say("session-sealed", writer=writer, session=f"{session[0]}/{session[1]}")
 
     async def close_chapter(self) -> bool:
         """End the newest chapter; new sessions open in the next. False: it holds no session, or another ended it.
@@ -798,6 +808,7 @@ class Log:
         closed = await self._roster.post(decide)
         if closed is not None:
             await self._roster.post(lambda _: None)  # creates the next chapter's begin on its way
+            self._say("chapter-ended", chapter=chapter)
         return closed is not None
 
     async def _holds_session(self, chapter: int, last: int) -> bool:

@@ -41,6 +41,7 @@ from logstore.errors import (
 from logstore.event import EncodedEvent, Event, EventEncoder, payload_bytes
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.retired import Retired
@@ -212,6 +213,7 @@ class Writer:
         self._pump: asyncio.Task[None] | None = None
 
         self._appended = Appended()
+        self._say = Notices(_log, store=roster.store, writer=name)
 
     def __repr__(self) -> str:
         session = self._session
@@ -447,7 +449,7 @@ class Writer:
         except AlreadyExists:
             return await self._judge(segment)
         except LogStoreError as error:
-            _log.warning("creation given up: %s", error)
+            self._say("creation-given-up", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         return _Outcome.STORED
 
@@ -456,7 +458,7 @@ class Writer:
         try:
             found = await self._objects.segment(segment.key, remember=False)
         except LogStoreError as error:
-            _log.warning("slot is taken and cannot be read: %s", error)
+            self._say("slot-unreadable", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         if found is None:
             return _Outcome.GAVE_UP
@@ -476,6 +478,7 @@ class Writer:
         tip = Tip.of(opened)
         self._session = _Session(SessionId.of(opened), tip, tip, opened_ms=now_ms, active_ms=now_ms)
         self._appended.sessions_opened += 1
+        self._say("session-opened", session=_place(self._session.id))
         self._quiet_close_ms = None
 
     def _open_body(self, _tail: Entry) -> Body:
@@ -490,6 +493,8 @@ class Writer:
     def _refuse_buffer(self, cause: LogStoreError) -> None:
         """No session could be opened: nothing in the buffer was ever sent."""
         kind = NotStored if isinstance(cause, Unavailable) else type(cause)
+        if self._buffer.held_events:
+            self._say("events-not-stored", events=self._buffer.held_events, error=cause)
         for batch in self._buffer.take_all():
             self._buffer.release(batch)
             self._appended.events_not_stored += len(batch.events)
@@ -508,7 +513,9 @@ class Writer:
         try:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
-            _log.warning("session could not be ended, others will seal it: %s", error)
+            self._say("session-not-ended", session=_place(session.id), error=error)
+        else:
+            self._say("session-ended", session=_place(session.id), slots=session.tip.slot)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
@@ -593,6 +600,9 @@ class Writer:
             flight.task.cancel()
         if flights:
             await asyncio.wait([flight.task for flight in flights])
+        if flights and answer is None:
+            events = sum(flight.segment.count for flight in flights)
+            self._say("session-lost", session=_place(session.id), events=events)
         for flight in reversed(flights):
             if answer is None:
                 self._buffer.put_back(flight.batches)
@@ -604,6 +614,7 @@ class Writer:
 
     def _answer_not_stored(self, flight: _Flight) -> None:
         self._appended.events_not_stored += flight.segment.count
+        self._say("events-not-stored", events=flight.segment.count)
         for batch in flight.batches:
             self._buffer.release(batch)
             name = _name(flight.segment)
@@ -613,6 +624,7 @@ class Writer:
         segment = flight.segment
         key, seq = segment.key, segment.first_sequence
         self._appended.events_unknown += segment.count
+        self._say("events-unknown", key=_name(segment), events=segment.count, error=cause)
         for batch in flight.batches:
             self._buffer.release(batch)
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
@@ -674,7 +686,7 @@ class Writer:
                 above = self._tick_stamp
                 await self._post_tick(above)
         except LogStoreError as error:
-            _log.warning("tick could not be posted, the watermark may lag: %s", error)
+            self._say("tick-not-posted", error=error)
         finally:
             self._ticking = None
             self._wake.set()
@@ -686,6 +698,10 @@ class Writer:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _place(session: SessionId) -> str:
+    return f"{session.chapter}/{session.number}"
 
 
 def _bytes_of(events: Sequence[EncodedEvent]) -> int:

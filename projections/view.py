@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -41,7 +42,9 @@ from logstore import (
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
+from logstore.keys import manifest_key
 from logstore.manifest import Manifest
+from logstore.notices import Notices
 from logstore.trail import SettledTrail
 from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
@@ -52,6 +55,8 @@ from projections.subscription import ChangeSubscription, RejectionSubscription
 from projections.table import Change, Table
 
 __all__ = ["View", "ViewProgress", "ViewStatistics", "open_views"]
+
+_log = logging.getLogger(__name__)
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
@@ -177,6 +182,8 @@ class View(Table):
     def __init__(self, log: Log, projection: Projection, *, follow: bool, budget: MemoryBudget) -> None:
         super().__init__(projection, log.identity.id, budget)
         self._log = log
+        fold = {"projection": projection.name, "version": projection.version}
+        self._say = Notices(_log, store=log.identity.id.hex(), **fold)
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
@@ -232,6 +239,8 @@ class View(Table):
         self._trail = self._reader.keep_trail()
         passed_over = (key for key in records.manifests if begun is None or key.point > begun.point)
         self._snapshotter.damaged.update(passed_over)
+        for damage in self.damage:
+            self._say("snapshot-passed-over", error=damage)
 
     # Moving on
 
@@ -276,6 +285,7 @@ class View(Table):
                             raise
                         await asyncio.sleep(OUTAGE_PAUSE_S)
         except LogStoreError as error:
+            self._say("view-ended", error=error)
             self._failure = error
             self._wake_all()
 
@@ -341,7 +351,9 @@ class View(Table):
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
         async with self._snapshotting:
             try:
-                return await self._snapshot()
+                manifest = await self._snapshot()
+                self._say("snapshot-written", key=manifest_key(manifest.key), rows=manifest.rows)
+                return manifest
             finally:
                 self._points.clear()
                 self._cuts.clear()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "aside event clock keys digest finding frame indices token receipt histogram",
+        "aside event clock keys digest finding frame indices token receipt histogram notices",
         (
             "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
             "gone named filestore encryption"
