@@ -162,7 +162,7 @@ def _echo(name: str, *, error: LogStoreError | None = None, **fields: str) -> No
 def _print(done: KeepRound, json_: bool) -> None:
     """Print what a round did, if it did anything."""
     if json_:
-        click.echo(
+        say(
             as_json(
                 {
                     "sealed": done.sealed,
