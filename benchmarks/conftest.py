@@ -68,6 +68,15 @@ class Sizes:
     view_rounds: int
     agents: int
     polling_s: float
+    growth: tuple[int, ...]
+    starts: int
+    visible: int
+    idle_s: float
+    priced_events: int
+    priced_agents: int
+    priced_hours: float
+    remote_events: int
+    remote_puts: int
 
 
 TINY = Sizes(
@@ -85,6 +94,15 @@ TINY = Sizes(
     view_rounds=1,
     agents=100,
     polling_s=0.6,
+    growth=(4_000, 8_000, 12_000),
+    starts=1,
+    visible=3,
+    idle_s=0.01,
+    priced_events=640,
+    priced_agents=3,
+    priced_hours=0.1,
+    remote_events=64,
+    remote_puts=4,
 )
 
 
@@ -103,6 +121,15 @@ USUAL = Sizes(
     view_rounds=5,
     agents=500,
     polling_s=10,
+    growth=(10_000, 100_000, 1_000_000),
+    starts=15,
+    visible=200,
+    idle_s=2,
+    priced_events=100_000,
+    priced_agents=100,
+    priced_hours=1,
+    remote_events=3_200,
+    remote_puts=400,
 )
 FULL = replace(
     USUAL,
@@ -113,6 +140,7 @@ FULL = replace(
     documents_found=200_000,
     agents=2_000,
     polling_s=60,
+    growth=(10_000, 100_000, 1_000_000, 10_000_000),
 )
 
 

@@ -28,7 +28,7 @@ QUESTIONS = (
 
 
 async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     async with (
         logstore.open(url, read_only=True) as log,
         View.open(log, Deployments(), memory_bytes_max=memory_bytes_max) as view,
@@ -37,8 +37,8 @@ async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, in
             assert view.explain(where).index is not None
         taken = {
             "rows": len(view),
-            "resident_bytes": _status_bytes("VmRSS") - before,
-            "peak_bytes": _status_bytes("VmHWM") - before,
+            "resident_bytes": status_bytes("VmRSS") - before,
+            "peak_bytes": status_bytes("VmHWM") - before,
             "file_bytes": view.statistics().cache_file_bytes,
         }
         return {**taken, "msgpack_bytes": sum(len(row) for _, row in view._state.rows.items())}
@@ -57,7 +57,8 @@ def measure_apart(url: str, memory_bytes_max: int | None = None) -> dict[str, in
     return figures
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """What the kernel says of this process: VmRSS, VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 

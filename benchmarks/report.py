@@ -78,7 +78,7 @@ def markdown(runs: Sequence[Run], charts: Iterable[str]) -> str:
             continue
         if run not in shown_runs:
             shown_runs.append(run)
-        parts.append(f"## {title}\n\n{_origin(run)}\n")
+        parts.append(f"## {title}\n\n{_origin(run, group)}\n")
         parts += [f"![{title}](assets/{name})\n" for name in charts if name.startswith(f"bench-{group}-")]
         parts.append("\n".join(table(run.figures[group])) + "\n")
     parts.append("## Where they were measured\n")
@@ -88,8 +88,9 @@ def markdown(runs: Sequence[Run], charts: Iterable[str]) -> str:
     return "\n".join(parts)
 
 
-def _origin(run: Run) -> str:
-    return f"{run.date}, `make bench{'-full' if run.sizes == 'full' else ''}`."
+def _origin(run: Run, group: str = "") -> str:
+    target = "bench-ceph" if group == "ceph" else "bench-full" if run.sizes == "full" else "bench"
+    return f"{run.date}, `make {target}`."
 
 
 def table(figures: Iterable[Figure]) -> list[str]:

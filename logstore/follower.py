@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +30,15 @@ from logstore.errors import ClockSkew, LogStoreError, Missing, Unavailable
 from logstore.frontier import Frontier, OpenSession
 from logstore.keys import NUMBER_MAX, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.roster import gallop, is_tail
 from logstore.segment import Segment
 from logstore.witness import is_witnessed
 
 __all__ = ["Follower", "FollowSettings"]
+
+_log = logging.getLogger(__name__)
 
 CHECK_MS: Final = 60_000  # between looks beyond the ends
 OWED_MS: Final = 90_000  # half as long again as a writer leaves events without an entry above them
@@ -57,6 +61,20 @@ class FollowSettings:
 
 LOCAL: Final = FollowSettings(poll_ms_min=10, poll_ms_max=250)
 REMOTE: Final = FollowSettings(poll_ms_min=500, poll_ms_max=2_000)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerStatistics:
+    """How far a follower is. ``rounds``: how often it has polled, since it was started.
+
+    ``chapter``, ``entry``: the last of the roster that it has read. ``watermark``: a stamp, 0 at the beginning.
+    """
+
+    rounds: int
+    chapter: int
+    entry: int
+    open_sessions: int
+    watermark: int
 
 
 class Follower:
@@ -88,6 +106,7 @@ class Follower:
         self._tick = tick
         self._seal_ms_max = seal_ms_max
         self._event_stamp = event_stamp  # at or above the last event taken in
+        self._say = Notices(_log, store=frontier.store_id.hex())
         self._owed_since_ms: int | None = None
         self._failure: Exception | None = None
         self._wake = asyncio.Event()
@@ -107,6 +126,18 @@ class Follower:
 
     def __repr__(self) -> str:
         return f"<Follower {self.frontier!r} rounds={self._rounds} failure={self._failure!r}>"
+
+    def statistics(self) -> FollowerStatistics:
+        """How far it is. Cost: O(open sessions). Any thread may call."""
+        last, sessions = self.frontier.last, list(self.frontier.sessions.values())
+        stamps = [session.tip.stamp for session in sessions]
+        return FollowerStatistics(
+            rounds=self._rounds,
+            chapter=last.chapter if last else 0,
+            entry=last.number if last else 0,
+            open_sessions=len(sessions),
+            watermark=min([last.stamp, *stamps]) if last else 0,
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -183,11 +214,13 @@ class Follower:
                     pause_ms = min(pause_ms * PAUSE_GROWTH, self._settings.poll_ms_max)
         except LogStoreError as error:
             self._failure = error
+            self._say("following-ended", error=error)
         except asyncio.CancelledError:
             self._failure = Unavailable("the log was closed while it was being followed")
             raise
         except Exception as error:  # a mistake of ours, or memory is out: nobody may be left waiting
             self._failure = error
+            self._say("following-ended", error=error)
             raise
         finally:
             assert self._failure is not None

@@ -29,6 +29,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import Literal
 
+from logstore.appended import AppendedStatistics
 from logstore.background import Face, inner, look, wait
 from logstore.backup import copy_store as async_copy_store
 from logstore.catchup import Run
@@ -60,13 +61,14 @@ from logstore.event import Event, StoredEvent
 from logstore.filestore.base import FileStore
 from logstore.filestore.wrappers import RetrySettings, StoreStatistics
 from logstore.finding import Finding, Progress
-from logstore.follower import FollowSettings
+from logstore.follower import FollowerStatistics, FollowSettings
 from logstore.frontier import OpenSession, Position
+from logstore.histogram import HistogramCounts
 from logstore.identity import Identity
 from logstore.keeper import Keeper as AsyncKeeper
 from logstore.keeper import KeepSettings, Retirement
 from logstore.keys import ManifestKey, StageId
-from logstore.log import GRACE_MS, LogSettings
+from logstore.log import GRACE_MS, LogSettings, LogStatistics
 from logstore.log import Log as AsyncLog
 from logstore.log import open_log as async_open
 from logstore.pins import PIN_MS
@@ -118,6 +120,11 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Watching a process
+    "LogStatistics",
+    "AppendedStatistics",
+    "FollowerStatistics",
+    "HistogramCounts",
     # Protecting it
     "Protection",
     "Keyring",
@@ -255,6 +262,10 @@ class Log(Face[AsyncLog]):
     def requests(self) -> StoreStatistics:
         """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
         return self._look(self._inner.requests)
+
+    def statistics(self) -> LogStatistics:
+        """What this process does with the log. Cost: O(open sessions). Any thread may call."""
+        return self._look(self._inner.statistics)
 
     def writer(self, name: str, settings: WriterSettings | None = None) -> Writer:
         """Return a writer to be entered by ``with``. Its first append opens a session.

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Final
 
+from logstore.appended import Appended
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock, stamp_ms
 from logstore.entry import FLIGHTS_MAX, Body, Entry, Open
@@ -40,6 +41,7 @@ from logstore.errors import (
 from logstore.event import EncodedEvent, Event, EventEncoder, payload_bytes
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.retired import Retired
@@ -126,6 +128,7 @@ class _Flight:
     data: bytes
     batches: list[Batch]
     since_ms: int
+    began_s: float  # loop time: when the first of its events was buffered, or the flight before it sent
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -209,8 +212,8 @@ class Writer:
         self._ticking: asyncio.Task[object] | None = None
         self._pump: asyncio.Task[None] | None = None
 
-        self._events_stored = self._segments_stored = self._bytes_stored = 0
-        self._sessions_opened = self._events_sent_again = self._events_not_stored = self._events_unknown = 0
+        self._appended = Appended()
+        self._say = Notices(_log, store=roster.store, writer=name)
 
     def __repr__(self) -> str:
         session = self._session
@@ -226,13 +229,13 @@ class Writer:
             flights=len(self._flights),
             buffered_events=self._buffer.held_events,
             buffered_bytes=self._buffer.held_bytes,
-            events_stored=self._events_stored,
-            segments_stored=self._segments_stored,
-            bytes_stored=self._bytes_stored,
-            sessions_opened=self._sessions_opened,
-            events_sent_again=self._events_sent_again,
-            events_not_stored=self._events_not_stored,
-            events_unknown=self._events_unknown,
+            events_stored=self._appended.events,
+            segments_stored=self._appended.segments,
+            bytes_stored=self._appended.bytes,
+            sessions_opened=self._appended.sessions_opened,
+            events_sent_again=self._appended.events_sent_again,
+            events_not_stored=self._appended.events_not_stored,
+            events_unknown=self._appended.events_unknown,
         )
 
     async def __aenter__(self) -> Writer:
@@ -240,6 +243,11 @@ class Writer:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    @property
+    def appended(self) -> Appended:
+        """What it has appended, counted on. Cost: none."""
+        return self._appended
 
     @property
     def is_closed(self) -> bool:
@@ -396,9 +404,12 @@ class Writer:
         segment = flight.segment
         assert segment.key.slot == session.stored.slot, "slots are acknowledged in order"
         session.stored = session.stored.after(segment)
-        self._segments_stored += 1
-        self._bytes_stored += len(flight.data)
-        self._events_stored += segment.count
+        self._appended.store(
+            events=segment.count,
+            batches=len(flight.batches),
+            size=len(flight.data),
+            seconds=asyncio.get_running_loop().time() - flight.began_s,
+        )
         self._objects.remember_segment(segment)
         seq, key = segment.first_sequence, segment.key
         for batch in flight.batches:
@@ -411,6 +422,7 @@ class Writer:
         """Turn the front of the buffer into one segment and start its creation."""
         session = self._session
         assert session is not None
+        began_s = self._buffer.since_s
         batches = self._buffer.take()
         events = [event for batch in batches for event in batch.events]
         data, segment = self._segments.encode(
@@ -421,7 +433,7 @@ class Writer:
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
-        flight = _Flight(segment, data, batches, since_ms=session.active_ms)
+        flight = _Flight(segment, data, batches, since_ms=session.active_ms, began_s=began_s)
         session.tip = session.tip.after(segment)
         session.active_ms = self._clock.elapsed_ms()
         session.bytes += len(data)
@@ -436,7 +448,7 @@ class Writer:
         except AlreadyExists:
             return await self._judge(segment)
         except LogStoreError as error:
-            _log.warning("creation given up: %s", error)
+            self._say("creation-given-up", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         return _Outcome.STORED
 
@@ -445,7 +457,7 @@ class Writer:
         try:
             found = await self._objects.segment(segment.key, remember=False)
         except LogStoreError as error:
-            _log.warning("slot is taken and cannot be read: %s", error)
+            self._say("slot-unreadable", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         if found is None:
             return _Outcome.GAVE_UP
@@ -464,7 +476,8 @@ class Writer:
         now_ms = self._clock.elapsed_ms()
         tip = Tip.of(opened)
         self._session = _Session(SessionId.of(opened), tip, tip, opened_ms=now_ms, active_ms=now_ms)
-        self._sessions_opened += 1
+        self._appended.sessions_opened += 1
+        self._say("session-opened", session=_place(self._session.id))
         self._quiet_close_ms = None
 
     def _open_body(self, _tail: Entry) -> Body:
@@ -479,9 +492,11 @@ class Writer:
     def _refuse_buffer(self, cause: LogStoreError) -> None:
         """No session could be opened: nothing in the buffer was ever sent."""
         kind = NotStored if isinstance(cause, Unavailable) else type(cause)
+        if self._buffer.held_events:
+            self._say("events-not-stored", events=self._buffer.held_events, error=cause)
         for batch in self._buffer.take_all():
             self._buffer.release(batch)
-            self._events_not_stored += len(batch.events)
+            self._appended.events_not_stored += len(batch.events)
             error = kind(f"nothing was stored: {cause}")
             error.__cause__ = cause
             batch.refuse(error)
@@ -497,7 +512,9 @@ class Writer:
         try:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
-            _log.warning("session could not be ended, others will seal it: %s", error)
+            self._say("session-not-ended", session=_place(session.id), error=error)
+        else:
+            self._say("session-ended", session=_place(session.id), slots=session.tip.slot)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
@@ -582,17 +599,21 @@ class Writer:
             flight.task.cancel()
         if flights:
             await asyncio.wait([flight.task for flight in flights])
+        if flights and answer is None:
+            events = sum(flight.segment.count for flight in flights)
+            self._say("session-lost", session=_place(session.id), events=events)
         for flight in reversed(flights):
             if answer is None:
                 self._buffer.put_back(flight.batches)
-                self._events_sent_again += flight.segment.count
+                self._appended.events_sent_again += flight.segment.count
             else:
                 answer(flight)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
     def _answer_not_stored(self, flight: _Flight) -> None:
-        self._events_not_stored += flight.segment.count
+        self._appended.events_not_stored += flight.segment.count
+        self._say("events-not-stored", events=flight.segment.count)
         for batch in flight.batches:
             self._buffer.release(batch)
             name = _name(flight.segment)
@@ -601,7 +622,8 @@ class Writer:
     def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
         segment = flight.segment
         key, seq = segment.key, segment.first_sequence
-        self._events_unknown += segment.count
+        self._appended.events_unknown += segment.count
+        self._say("events-unknown", key=_name(segment), events=segment.count, error=cause)
         for batch in flight.batches:
             self._buffer.release(batch)
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
@@ -663,7 +685,7 @@ class Writer:
                 above = self._tick_stamp
                 await self._post_tick(above)
         except LogStoreError as error:
-            _log.warning("tick could not be posted, the watermark may lag: %s", error)
+            self._say("tick-not-posted", error=error)
         finally:
             self._ticking = None
             self._wake.set()
@@ -675,6 +697,10 @@ class Writer:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _place(session: SessionId) -> str:
+    return f"{session.chapter}/{session.number}"
 
 
 def _bytes_of(events: Sequence[EncodedEvent]) -> int:

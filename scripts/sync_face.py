@@ -28,7 +28,7 @@ PACKAGES = ("logstore", "projections")
 
 # Not shown: what one module hands another to wait for.
 INNER = {
-    "Writer": {"read_tick", "open_slots"},
+    "Writer": {"read_tick", "open_slots", "appended"},
     "Log": {"snapshots", "pins", "claims", "stage_chain", "follower", "follower_from", "lead"},
     "Reader": {"keep_trail", "start_follower", "events_by_run", "led_kinds"},
     "View": {"subscribe", "led_kinds"},

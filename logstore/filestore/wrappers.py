@@ -65,6 +65,7 @@ class RetryingStore:
     failed together do not come back together. AlreadyExists, NotFound and all other errors pass
     through at once. A create that gave up, or met AlreadyExists, may have landed: read the object to learn.
     ``list`` goes on behind the last key it yielded, and counts attempts and time anew from there.
+    ``retries``: how often it tried again, by verb.
     Cost: that of the store, times ``attempts_max`` at worst.
     """
 
@@ -83,6 +84,7 @@ class RetryingStore:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._sleep = sleep
+        self.retries: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return f"<RetryingStore {self._store!r}>"
@@ -134,6 +136,7 @@ class RetryingStore:
                     await self._sleep(pause_ms / 1_000)
                     left_ms = self._left_ms(started_ms)
                     if left_ms > 0:  # it may have slept longer: what is sent late is sent on old news
+                        self.retries[verb] += 1
                         continue
                 spent_ms = self._clock.elapsed_ms() - started_ms
                 last = "timed out" if isinstance(error, TimeoutError) else str(error)

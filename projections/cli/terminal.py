@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import re
 import sys
@@ -23,8 +24,9 @@ from rich.progress import Progress as Bar
 
 import logstore
 from logstore import Log, LogSettings, Position, Protection
-from logstore.errors import InvalidArgument
+from logstore.errors import InvalidArgument, LogStoreError
 from logstore.filestore import FileStore, RetryingStore, open_filestore
+from logstore.notices import JsonFormatter, Notices
 from logstore.protection import protect
 from projections.words import duration, moment, on_one_line, size
 
@@ -36,7 +38,9 @@ __all__ = [
     "chapter_age_option",
     "duration",
     "json_option",
+    "log_format_option",
     "moment",
+    "notices_as",
     "open_log",
     "open_store",
     "progress_bar",
@@ -52,7 +56,10 @@ __all__ = [
     "wide_console",
 ]
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+PACKAGES: Final = ("logstore", "projections")
 UNITS_MS: Final = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 PIPE_WIDTH: Final = 120
 SHOWN_EVERY_S: Final = 0.2  # how often a bar looks at what is counted elsewhere
@@ -110,6 +117,13 @@ snapshot_every_option = click.option(
 chapter_age_option = click.option(
     "--chapter-age", type=SECONDS, default=86_400.0, show_default=True, help="Seconds after which a chapter ends."
 )
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How notices look on stderr: sentences, or a line of JSON each.",
+)
 stage_logs_age_option = click.option(
     "--stage-logs-older-than",
     "stage_logs_age_ms",
@@ -166,6 +180,29 @@ async def where_to_begin(log: Log, after: str | None) -> Position | str | None:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a verb's work to its end."""
     return asyncio.run(work)
+
+
+@contextmanager
+def notices_as(log_format: str) -> Iterator[None]:
+    """Within it notices come as ``--log-format`` says; as JSON so do other libraries', and what ends the verb."""
+    if log_format == "text":
+        yield
+        return
+    handler, root, ours = logging.StreamHandler(), logging.getLogger(), [*map(logging.getLogger, PACKAGES)]
+    handler.setFormatter(JsonFormatter())
+    levels = [logger.level for logger in ours]
+    root.addHandler(handler)
+    for logger in ours:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    except LogStoreError as error:
+        Notices(_log)("could-not-run", error=error)
+        click.get_current_context().exit(2)
+    finally:
+        root.removeHandler(handler)
+        for logger, level in zip(ours, levels, strict=True):
+            logger.setLevel(level)
 
 
 # Saying things ----------------------------------------------------------------------------------

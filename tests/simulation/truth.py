@@ -7,8 +7,8 @@ must agree with it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgpack
@@ -30,6 +30,7 @@ from logstore.keys import (
 from logstore.segment import Columns, Segment, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.simulation import SimulatedStore
+from tests.simulation.history import at_place
 
 __all__ = ["TrueEvent", "TrueSession", "Truth", "is_garbage"]
 
@@ -51,6 +52,11 @@ class TrueEvent(NamedTuple):
     key: str
     columns: Columns
     at: int
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        return self.columns.kind(self.at)
 
     def event(self) -> Event:
         """What was appended."""
@@ -96,6 +102,22 @@ class Truth:
         events.sort()
         _require_all_known(contents, entries, sessions)
         return cls(events, entries, sessions, {event.id: i for i, event in enumerate(events)})
+
+    def of_kinds(self, kinds: Set[str]) -> Truth:
+        """The same with the events of these kinds only."""
+        return self._with([event for event in self.events if event.kind in kinds])
+
+    def by_place(self) -> Truth:
+        """The same with the events of documents named by id and place, as readers name them."""
+        return self._with(
+            [
+                event._replace(id=at_place(event.id, event.order)) if event.at in event.columns.metas else event
+                for event in self.events
+            ]
+        )
+
+    def _with(self, events: list[TrueEvent]) -> Truth:
+        return replace(self, events=events, place={event.id: i for i, event in enumerate(events)})
 
     @property
     def ids(self) -> list[str]:
