@@ -93,6 +93,7 @@ class Follower:
         seal: Callable[[OpenSession], Awaitable[object]] | None,
         tick: Callable[[int], Awaitable[object]] | None,
         event_stamp: int,
+        seal_ms_max: int,
     ) -> None:
         self.frontier = frontier
         self._objects = objects
@@ -103,6 +104,7 @@ class Follower:
         self._on_entry = on_entry
         self._seal = seal
         self._tick = tick
+        self._seal_ms_max = seal_ms_max
         self._event_stamp = event_stamp  # at or above the last event taken in
         self._say = Notices(_log, store=frontier.store_id.hex())
         self._owed_since_ms: int | None = None
@@ -400,7 +402,7 @@ class Follower:
         if self._seal is None or not self._settled_wanted:
             return
         for session in list(self.frontier.sessions.values()):
-            address, seal_ms = session.address, session.opened.seal_ms
+            address, seal_ms = session.address, min(session.opened.seal_ms, self._seal_ms_max)
             if address not in self.frontier.sessions:
                 continue  # ended while another was being sealed
             silent_ms = self._clock.elapsed_ms() - self._seen_ms[address]

@@ -620,6 +620,7 @@ class Log:
                 seal=self._seal_session if may_seal else None,
                 tick=self._post_tick if may_seal else None,
                 event_stamp=self._stamps.last,
+                seal_ms_max=self.identity.seal_ms_max,
             )
         return follower
 

@@ -218,7 +218,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         entries=entries,
         sessions=len(opened),
         open_sessions=tuple(
-            _survey_session(session, ending, listed, entry, session is holder)
+            _survey_session(session, ending, listed, entry, holds=session is holder, seal_ms_max=identity.seal_ms_max)
             for session, ending, listed, entry in open_sessions
         ),
         writers=tuple(survey for _, survey in sorted(writers.items(), key=lambda item: item[0].encode())),
@@ -255,7 +255,7 @@ def _count(writers: dict[str, WriterSurvey], session: OpenSession, ending: _Endi
 
 
 def _survey_session(
-    session: OpenSession, ending: _Ending, listed: _Slots, opened: Walked[Entry], holds: bool
+    session: OpenSession, ending: _Ending, listed: _Slots, opened: Walked[Entry], *, holds: bool, seal_ms_max: int
 ) -> OpenSessionSurvey:
     last: Walked[Entry] | Walked[Segment] = ending.last or opened
     times_told = last.now_ms is not None and last.modified_ms is not None
@@ -269,7 +269,7 @@ def _survey_session(
         last_stamp=session.tip.stamp,
         silent_ms=max(0, (last.now_ms or 0) - (last.modified_ms or 0)) if times_told else None,
         idle_ms=session.opened.idle_ms,
-        seal_ms=session.opened.seal_ms,
+        seal_ms=min(session.opened.seal_ms, seal_ms_max),
         holds_watermark=holds,
     )
 

@@ -289,8 +289,7 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encode = self._events.encode
-        encoded = [encode(event) for event in events]
+        encoded = list(map(self._events.encode, events))
         if self._tracer is not None:
             return await self._submit_traced(encoded)
         return await self._submit(encoded)

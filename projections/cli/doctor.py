@@ -11,7 +11,7 @@ from logstore import Survey
 from logstore.clock import SKEW_MS_MAX
 from logstore.errors import Corrupt, LogStoreError, Missing, NotFound
 from logstore.filestore import RetryingStore, open_filestore, probe
-from projections.cli.terminal import address_of, as_json, json_option, open_log, run, url_argument
+from projections.cli.terminal import address_of, as_json, json_option, open_log, run, say, url_argument
 from projections.health import Concern, about_clock, about_sessions, about_stamps
 from projections.words import why_not_settled
 
@@ -43,7 +43,7 @@ def command(url: str, probe_: bool, json_: bool) -> None:
     """
     diagnoses = run(_examine(url, probe_))
     for diagnosis in diagnoses:
-        click.echo(as_json(asdict(diagnosis)) if json_ else str(diagnosis))
+        say(as_json(asdict(diagnosis)) if json_ else str(diagnosis))
     if not all(diagnosis.ok for diagnosis in diagnoses):
         click.get_current_context().exit(1)
 

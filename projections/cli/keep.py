@@ -27,6 +27,7 @@ from projections.cli.terminal import (
     notices_as,
     open_log,
     run,
+    say,
     snapshot_every_option,
     snapshots_kept_option,
     stage_logs_age_option,
@@ -155,13 +156,13 @@ def _echo(name: str, *, error: LogStoreError | None = None, **fields: str) -> No
     """Say a notice as people read it, who need no name."""
     del name
     told = [f"{field}: {value}" for field, value in fields.items()]
-    click.echo(", ".join([f"{type(error).__name__}: {error}"] * (error is not None) + told), err=True)
+    say(", ".join([f"{type(error).__name__}: {error}"] * (error is not None) + told), err=True)
 
 
 def _print(done: KeepRound, json_: bool) -> None:
     """Print what a round did, if it did anything."""
     if json_:
-        click.echo(
+        say(
             as_json(
                 {
                     "sealed": done.sealed,
@@ -181,4 +182,4 @@ def _print(done: KeepRound, json_: bool) -> None:
     lines += [dropped_line(dropped) for dropped in done.stage_logs]
     lines += [f"deleted {garbage_line(garbage)}" for garbage in done.garbage]
     for line in lines:
-        click.echo(line)
+        say(line)

@@ -20,10 +20,11 @@ SNAPSHOTS: Final = ("snapshots/*/manifest/*", "chunks/*")
 STILL: Final = {
     "reader": "a stolen key can read all of the log",
     "writer": "a stolen key can read all of the log, append under this writer's name, claim documents, add to stage"
-    " logs, hold history by pins, and post entries to the roster, which can close chapters early and open sessions that"
-    " others must seal. It can write under no other writer's name, and neither overwrite nor delete anything. The"
-    " process cannot end the silent sessions of others: open its log with LogSettings(seal=False), and let `keep` do"
-    " that",
+    " logs, hold history by pins, and post entries to the roster, which can close chapters early and open"
+    " sessions that others must seal, and say of projections that they are not used any more, so that"
+    " history goes. It can write under no other writer's name, and neither overwrite nor delete anything."
+    " The process cannot end the silent sessions of others: open its log with LogSettings(seal=False), and"
+    " let `keep` do that",
     "snapshots": "It can also publish snapshots, which readers believe",
     "keeper": "a stolen key can read, add and delete anything; it cannot overwrite",
 }

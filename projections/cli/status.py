@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from logstore import OpenSessionSurvey, Survey
 from logstore.clock import COUNTER_BITS, stamp_ms
@@ -15,12 +16,13 @@ from projections.cli.terminal import (
     json_option,
     open_log,
     run,
+    say,
     snapshot_every_option,
     url_argument,
     wide_console,
 )
 from projections.health import Concern, Facts, HealthSettings, concerns
-from projections.words import duration, moment, size, why_not_settled
+from projections.words import duration, moment, on_one_line, size, why_not_settled
 
 __all__ = ["command"]
 
@@ -49,14 +51,14 @@ async def _status(url: str, settings: HealthSettings, json_: bool) -> bool:
     if json_:
         why = why_not_settled(survey)
         told = {"watermark_lag_ms": survey.watermark_lag_ms, "why": why, "concerns": [asdict(one) for one in found]}
-        click.echo(as_json({**asdict(survey), **told}))
+        say(as_json({**asdict(survey), **told}))
         return bool(found)
     for name, value in [*_facts(survey), ("health", _health(found))]:
-        click.echo(f"{name:<10} {value}")
+        say(f"{name:<10} {value}")
     if survey.open_sessions:
         wide_console().print(_sessions(survey))
     for concern in found:
-        click.echo(f"! {concern.said(survey.now_ms)}")
+        say(f"! {concern.said(survey.now_ms)}")
     return bool(found)
 
 
@@ -88,7 +90,7 @@ def _sessions(survey: Survey) -> Table:
     )
     for session in survey.open_sessions:
         table.add_row(
-            session.writer,
+            Text(on_one_line(session.writer)),  # not markup
             f"{session.chapter}/{session.session}",
             str(session.slots),
             str(session.events),

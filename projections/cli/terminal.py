@@ -28,7 +28,7 @@ from logstore.errors import InvalidArgument, LogStoreError
 from logstore.filestore import FileStore, RetryingStore, open_filestore
 from logstore.notices import JsonFormatter, Notices
 from logstore.protection import protect
-from projections.words import duration, moment, size
+from projections.words import duration, moment, on_one_line, size
 
 __all__ = [
     "SECONDS",
@@ -45,6 +45,7 @@ __all__ = [
     "open_store",
     "progress_bar",
     "run",
+    "say",
     "size",
     "snapshot_every_option",
     "snapshots_kept_option",
@@ -205,6 +206,11 @@ def notices_as(log_format: str) -> Iterator[None]:
 
 
 # Saying things ----------------------------------------------------------------------------------
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line for people: what writers chose as names, keys and texts is shown, not obeyed."""
+    click.echo(on_one_line(line), err=err)
 
 
 def as_json(value: dict[str, Any]) -> str:

@@ -56,7 +56,8 @@ class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
     ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
-    where servers write documents; ``leaders``: where they lead.
+    where servers write documents; ``leaders``: where they lead. ``peer``: which failure of
+    other systems it is, and whose.
     """
 
     breaks: tuple[str, ...]
@@ -68,6 +69,7 @@ class Bug:
     circumstances: Circumstances = CHANCE
     documents: bool = False
     leaders: bool = False
+    peer: str = ""
 
     @property
     def world(self) -> type[World]:
@@ -117,6 +119,7 @@ BUGS: dict[str, Bug] = {
         "    if await self._objects.segment(flight.segment.key) is None:\n"
         "        return _Outcome.SEALED, True",
         LATE_CREATIONS,
+        peer="ambiguous PUT (SlateDB put ids, baerly, wal3)",
     ),
     "404 means not stored, in resolve": Bug(
         ("P6", "P1"),
@@ -128,19 +131,45 @@ BUGS: dict[str, Bug] = {
         LATE_CREATIONS,
     ),
     "taken means stored": Bug(
-        ("P1", "P6"), 6, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED", SLEEP
+        ("P1", "P6"),
+        6,
+        Writer,
+        "_fly",
+        "return await self._judge(segment)",
+        "return _Outcome.STORED",
+        SLEEP,
+        peer="zombie writer (SlateDB: two writers in one sequence of WAL objects)",
     ),
     "taken means sealed": Bug(
-        ("P6",), 1, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.SEALED"
+        ("P6",),
+        1,
+        Writer,
+        "_fly",
+        "return await self._judge(segment)",
+        "return _Outcome.SEALED",
+        peer="ambiguous PUT (SlateDB 766, icechunk 017: the retry meets one's own object)",
     ),
     "send again without a seal": Bug(
-        ("P6",), 6, Writer, "_settle", "if outcome is _Outcome.GAVE_UP:", "if outcome is None:"
+        ("P6",),
+        6,
+        Writer,
+        "_settle",
+        "if outcome is _Outcome.GAVE_UP:",
+        "if outcome is None:",
+        peer="ambiguous PUT (Iceberg: unknown must never trigger a clean-up)",
     ),
     "send again at the end": Bug(
         ("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)", SLEEP_WHILE_SENDING
     ),
     "stamps read are not merged": Bug(
-        ("P7",), 0, Objects, "fetch_segment", "self._stamps.merge(segment.stamp)", "pass", WRONG_CLOCKS
+        ("P7",),
+        0,
+        Objects,
+        "fetch_segment",
+        "self._stamps.merge(segment.stamp)",
+        "pass",
+        WRONG_CLOCKS,
+        peer="clock skew decides the order (Hudi HUDI-8464)",
     ),
     "settled though a session may go on": Bug(
         ("P7",), 0, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._known_stamp(entry)"
@@ -196,7 +225,13 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 5, State, "rise", "self._keep_since(touched, self._base)", "pass"
     ),
     "a manifest is not built on the one that the point names": Bug(
-        ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
+        ("P10",),
+        0,
+        Snapshotter,
+        "publish",
+        "last.key == base and",
+        "",
+        peer="snapshot poisoning (Delta Lake 4433)",
     ),
     "what was retired is deleted at once": Bug(
         ("P11",), 3, Collector, "_old_chapters", "if self._needs.is_old(listed.modified_ms)", "if True", DROP
@@ -205,7 +240,16 @@ BUGS: dict[str, Bug] = {
         ("P11",), 3, Needs, "_floor", "self.is_old(records.created_ms[key]) and ", "", DROP
     ),
     "one snapshot is enough": Bug(("P11",), 3, Needs, "_floor", "whole == self._snapshots_kept", "whole == 1", DROP),
-    "pins are not heeded": Bug(("P11",), 0, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
+    "pins are not heeded": Bug(
+        ("P11",),
+        0,
+        retention,
+        "held_up_by",
+        "if pin.chapter <= chapter:",
+        "if False:",
+        DROP,
+        peer="slow reader loses a file (SlateDB checkpoints, wal3 cursors)",
+    ),
     "the record counts the final": Bug(
         ("P11",),
         3,
@@ -228,10 +272,24 @@ BUGS: dict[str, Bug] = {
         ("P11",), 4, retention, "condemned_chunks", "if key not in listed", "if True", DROP
     ),
     "what a new snapshot needs is deleted": Bug(
-        ("P11",), 19, retention, "condemned_chunks", "and now_ms - created_ms >= grace_ms", "", DROP
+        ("P11",),
+        19,
+        retention,
+        "condemned_chunks",
+        "and now_ms - created_ms >= grace_ms",
+        "",
+        DROP,
+        peer="GC races publication (SlateDB RFC 0029, baerly gc-grace-anchor)",
     ),
     "a retirement is passed over in silence": Bug(
-        ("P3", "P1", "P7"), 1, Frontier, "take_retirement", "if slots_read < held.slots:", "if False:", DROP
+        ("P3", "P1", "P7"),
+        1,
+        Frontier,
+        "take_retirement",
+        "if slots_read < held.slots:",
+        "if False:",
+        DROP,
+        peer="slow reader loses a file (litestream 1270)",
     ),
     "a look is relied on for ever": Bug(
         ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
@@ -241,6 +299,7 @@ BUGS: dict[str, Bug] = {
         "self._store_time.passed_ms(since) < self._reliable_ms",
         "True",
         DROP,
+        peer="GC removes the fence (SlateDB RFC 0026, baerly log_delete_floor)",
     ),
     "an archive has no finals": Bug(
         ("P11", "P13"),
@@ -261,7 +320,13 @@ BUGS: dict[str, Bug] = {
         ARCHIVE,
     ),
     "own segments are fetched": Bug(
-        ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
+        ("P9",),
+        0,
+        Writer,
+        "_acknowledge",
+        "self._objects.remember_segment(segment)",
+        "pass",
+        peer="request cost (baerly: requests counted for each logical write)",
     ),
     "an update goes by what the process happens to know": Bug(
         ("P7",),
