@@ -61,6 +61,7 @@ from logstore.protection import Protection
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.signature import SigningKey, Trust, Trusted
+from logstore.spans import Span, Tracer
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
 from logstore.stageretention import DroppedStageLog
@@ -107,6 +108,8 @@ __all__ = [
     "AppendedStatistics",
     "FollowerStatistics",
     "HistogramCounts",
+    "Tracer",
+    "Span",
     # Protecting it
     "Protection",
     "Keyring",

@@ -48,6 +48,7 @@ from logstore.roster import Roster
 from logstore.seal import create_final, seal_silent
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
+from logstore.spans import Tracer, span_of
 from logstore.unsettled import Question
 from logstore.writer import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, WriterSettings
 
@@ -99,6 +100,7 @@ class Lead:
         follow: Callable[[], Awaitable[Follower]],
         seal_silent_now: Callable[[], Awaitable[object]],
         stored: Callable[[SessionId], None],
+        tracer: Tracer | None = None,
     ) -> None:
         escape_name(name, "writer")
         self.name = name
@@ -116,6 +118,8 @@ class Lead:
         self._follow = follow
         self._seal_silent_now = seal_silent_now
         self._on_stored = stored
+        self._tracer = tracer
+        self._store_id = roster.store
         self._events = EventEncoder()
         self._segments = SegmentEncoder()
         self._buffer = Buffer(
@@ -265,12 +269,17 @@ class Lead:
                 f"too much at once events={len(events)} limit={APPEND_EVENTS_MAX} bytes={size}"
                 f" limit={APPEND_BYTES_MAX}; commit less at a time"
             )
-        await self._buffer.enter(len(events), size)
-        self.require()
-        batch = self._buffer.put(encoded, size)
-        batch.waiter.add_done_callback(_hear)
-        self._wake.set()
-        return await asyncio.shield(batch.waiter)
+        with span_of(
+            self._tracer, "logstore.append", store=self._store_id, writer=self.name, events=len(events)
+        ) as span:
+            await self._buffer.enter(len(events), size)
+            self.require()
+            batch = self._buffer.put(encoded, size)
+            batch.waiter.add_done_callback(_hear)
+            self._wake.set()
+            receipt = await asyncio.shield(batch.waiter)
+            span.note(chapter=receipt.chapter, session=receipt.session, slot=receipt.slot)
+            return receipt
 
     # Staying
 

@@ -30,7 +30,15 @@ from logstore.errors import (
     NotFound,
     Unknown,
 )
-from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
+from logstore.filestore import (
+    MeteredStore,
+    RetryingStore,
+    RetrySettings,
+    StoreStatistics,
+    TracedStore,
+    open_filestore,
+    require_safe,
+)
 from logstore.filestore.base import FileStore
 from logstore.filestore.local import LocalStore
 from logstore.finding import Finding, Progress
@@ -53,6 +61,7 @@ from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
 from logstore.snapshots import Snapshots
+from logstore.spans import Tracer, span_of
 from logstore.stagechain import StageChain
 from logstore.stagelisting import listed_stages
 from logstore.stagelogs import Stage
@@ -122,6 +131,7 @@ def open_log(
     history: str = "full",
     grace_ms: int = GRACE_MS,
     protection: Protection | None = None,
+    tracer: Tracer | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
@@ -129,7 +139,8 @@ def open_log(
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
     unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
-    ``clock`` and ``rng`` are for tests.
+    ``tracer`` is told what goes on for how long, ``logstore.otel.OpenTelemetry()`` say. ``clock`` and ``rng`` are for
+    tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
@@ -150,6 +161,7 @@ def open_log(
         history=history,
         grace_ms=grace_ms,
         protection=protection,
+        tracer=tracer,
         clock=clock or SystemClock(),
         rng=rng or random.Random(secrets.randbits(128)),
     )
@@ -179,6 +191,7 @@ class Log:
         history: str,
         grace_ms: int,
         protection: Protection | None,
+        tracer: Tracer | None,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -187,7 +200,8 @@ class Log:
         if type(grace_ms) is not int or not 1 <= grace_ms < 1 << 63:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._local = store if isinstance(store, LocalStore) else None
-        self._metered = MeteredStore(store)
+        self._tracer = tracer
+        self._metered = MeteredStore(TracedStore(store, tracer) if tracer is not None and tracer.requests else store)
         self._retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
         self._store = protect(self._retrying, protection)
         self._settings = settings
@@ -214,7 +228,9 @@ class Log:
 
     async def __aenter__(self) -> Log:
         try:
-            self._identity = await self._read_or_create_identity()
+            with span_of(self._tracer, "logstore.open", read_only=self._read_only) as span:
+                self._identity = await self._read_or_create_identity()
+                span.note(store=self._identity.id.hex())
         except BaseException:
             await self._store.aclose()
             raise
@@ -382,6 +398,11 @@ class Log:
         return self._settings.follow or (REMOTE if self._store.remote else LOCAL)
 
     @property
+    def tracer(self) -> Tracer | None:
+        """Who is told of spans, if anybody. Cost: none."""
+        return self._tracer
+
+    @property
     def read_only(self) -> bool:
         """Whether it was opened so as to write nothing. Cost: none."""
         return self._read_only
@@ -433,6 +454,7 @@ class Log:
             seal_ms_beyond_idle=beyond_idle_ms,
             post_tick=self._post_tick,
             stored=self._take_own,
+            tracer=self._tracer,
         )
         self._writers = self._without_ended(self._writers, lambda known: known.is_closed)
         self._writers.append(writer)
@@ -460,6 +482,7 @@ class Log:
             follow=self._follow_from_tail,
             seal_silent_now=self.seal,
             stored=self._take_own,
+            tracer=self._tracer,
         )
         self._leads = self._without_ended(self._leads, lambda known: known.is_over)
         self._leads.append(lead)

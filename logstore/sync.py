@@ -77,6 +77,7 @@ from logstore.protection import Protection
 from logstore.reader import Reader as AsyncReader
 from logstore.receipt import Receipt
 from logstore.signature import SigningKey, Trust, Trusted
+from logstore.spans import Span, Tracer
 from logstore.stagelogs import Stage as AsyncStage
 from logstore.stagelogs import StageLogs as AsyncStageLogs
 from logstore.stagepage import Block
@@ -125,6 +126,8 @@ __all__ = [
     "AppendedStatistics",
     "FollowerStatistics",
     "HistogramCounts",
+    "Tracer",
+    "Span",
     # Protecting it
     "Protection",
     "Keyring",
@@ -168,6 +171,7 @@ def open(
     history: str = "full",
     grace_ms: int = GRACE_MS,
     protection: Protection | None = None,
+    tracer: Tracer | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
@@ -175,7 +179,8 @@ def open(
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
     unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
-    ``clock`` and ``rng`` are for tests.
+    ``tracer`` is told what goes on for how long, ``logstore.otel.OpenTelemetry()`` say. ``clock`` and ``rng`` are for
+    tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
@@ -198,6 +203,7 @@ def open(
             history=history,
             grace_ms=grace_ms,
             protection=protection,
+            tracer=tracer,
             clock=clock,
             rng=rng,
         )

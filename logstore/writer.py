@@ -49,6 +49,7 @@ from logstore.roster import Roster
 from logstore.seal import create_final
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
+from logstore.spans import Tracer, span_of
 from logstore.unsettled import Question
 
 __all__ = ["Writer", "WriterSettings", "WriterStatistics"]
@@ -176,6 +177,7 @@ class Writer:
         seal_ms_beyond_idle: int,
         post_tick: Callable[[int], Awaitable[object]],
         stored: Callable[[SessionId], None],
+        tracer: Tracer | None = None,
     ) -> None:
         escape_name(name, "writer")
         self.name = name
@@ -189,6 +191,7 @@ class Writer:
         self._seal_ms_beyond_idle = seal_ms_beyond_idle
         self._post_tick = post_tick
         self._on_stored = stored
+        self._tracer = tracer
         self._linger_s = (settings.linger_ms or 0) / 1000
         self._events = EventEncoder()
         self._segments = SegmentEncoder()
@@ -271,6 +274,8 @@ class Writer:
         Concurrent calls share a segment. Cancelling the call leaves the writer whole; the event may be stored or not.
         Cost: a share of one PUT, after the linger. Raises InvalidArgument, NotStored, Unknown, ClockSkew, Missing.
         """
+        if self._tracer is not None:
+            return await self._submit_traced([self._events.encode(event)])
         return await self._submit([self._events.encode(event)])
 
     async def append_many(self, events: Sequence[Event]) -> Receipt:
@@ -284,11 +289,21 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        return await self._submit(list(map(self._events.encode, events)))
+        encoded = list(map(self._events.encode, events))
+        if self._tracer is not None:
+            return await self._submit_traced(encoded)
+        return await self._submit(encoded)
 
     def require_storable(self, event: Event) -> None:
         """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""
         _bytes_of([self._events.encode(event)])
+
+    async def _submit_traced(self, events: Sequence[EncodedEvent]) -> Receipt:
+        of = {"store": self._roster.store, "writer": self.name}
+        with span_of(self._tracer, "logstore.append", **of, events=len(events)) as span:
+            receipt = await self._submit(events)
+            span.note(chapter=receipt.chapter, session=receipt.session, slot=receipt.slot)
+            return receipt
 
     async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
         size = _bytes_of(events)

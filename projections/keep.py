@@ -22,6 +22,7 @@ from logstore import DroppedStageLog, Garbage, Keeper, KeepSettings, Log, LogSto
 from logstore.errors import Corrupt, Missing
 from logstore.keys import ManifestKey
 from logstore.manifest import Manifest
+from logstore.spans import span_of
 from projections.projection import Projection
 from projections.view import View
 
@@ -83,7 +84,16 @@ async def keep(
         for watch in watches:
             stack.push_async_callback(watch.close)
         while True:
-            yield await _round(log, keeper, watches)
+            with span_of(log.tracer, "projections.keep", store=log.identity.id.hex()) as span:
+                done = await _round(log, keeper, watches)
+                span.note(
+                    sealed=done.sealed,
+                    snapshots=len(done.snapshots),
+                    retired=sum(retirement.retired for retirement in done.retirements),
+                    collected=len(done.garbage),
+                    problems=len(done.problems),
+                )
+            yield done
             await asyncio.sleep(pause_ms * rng.uniform(1 - JITTER, 1 + JITTER) / 1_000)
 
 

@@ -24,7 +24,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, overload
+from typing import Any, Final, overload
 from weakref import WeakKeyDictionary, ref
 
 from logstore import (
@@ -45,6 +45,7 @@ from logstore.entry import Address, Entry
 from logstore.keys import manifest_key
 from logstore.manifest import Manifest
 from logstore.notices import Notices
+from logstore.spans import span_of
 from logstore.trail import SettledTrail
 from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
@@ -182,7 +183,8 @@ class View(Table):
     def __init__(self, log: Log, projection: Projection, *, follow: bool, budget: MemoryBudget) -> None:
         super().__init__(projection, log.identity.id, budget)
         self._log = log
-        fold = {"projection": projection.name, "version": projection.version}
+        fold: dict[str, Any] = {"projection": projection.name, "version": projection.version}
+        self._traced = {"store": log.identity.id.hex(), **fold}
         self._say = Notices(_log, store=log.identity.id.hex(), **fold)
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
@@ -204,8 +206,10 @@ class View(Table):
 
     async def __aenter__(self) -> View:
         try:
-            await self._start()
-            await self.refresh()  # where the log is followed already, the follower may be behind
+            with span_of(self._log.tracer, "projections.open", **self._traced) as span:
+                await self._start()
+                await self.refresh()  # where the log is followed already, the follower may be behind
+                span.note(rows=len(self))
         except Trimmed:
             if self._is_new:  # retention was faster: registered, it would keep all history, and can never be built
                 with suppress(LogStoreError):
@@ -299,6 +303,12 @@ class View(Table):
 
     async def _take_batch(self, *, to_tail: bool = False) -> None:
         """Take in what lies between the view and the follower's frontier; without one, or if asked to, the tail."""
+        with span_of(self._log.tracer, "projections.catch_up", **self._traced) as span:
+            before = self._state.events_taken
+            await self._take_in(to_tail=to_tail)
+            span.note(events=self._state.events_taken - before)
+
+    async def _take_in(self, *, to_tail: bool) -> None:
         async with self._taking:
             self._require_alive()
             async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
@@ -351,8 +361,11 @@ class View(Table):
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
         async with self._snapshotting:
             try:
-                manifest = await self._snapshot()
-                self._say("snapshot-written", key=manifest_key(manifest.key), rows=manifest.rows)
+                with span_of(self._log.tracer, "projections.snapshot", **self._traced) as span:
+                    manifest = await self._snapshot()
+                    name = manifest_key(manifest.key)
+                    span.note(key=name, rows=manifest.rows, chunks=len(manifest.chunks))
+                self._say("snapshot-written", key=name, rows=manifest.rows)
                 return manifest
             finally:
                 self._points.clear()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "aside event clock keys digest finding frame indices token receipt histogram notices",
+        "aside event clock keys digest finding frame indices token receipt histogram notices spans",
         (
             "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
             "gone named filestore encryption"
@@ -40,7 +40,7 @@ LAYERS = {
         "rescue",
         "backup",
         "log",
-        "testing background",
+        "testing background otel",
         "sync",
     ),
     "projections": (
@@ -65,7 +65,7 @@ PURE = {
     "appended",
     "projections": "values spans words health patch decoded tombstone projection index query layout document model",
 }
-FILESTORE_KNOWS = {"errors", "clock", "keys"}  # objects are bytes to it: no segment, no event
+FILESTORE_KNOWS = {"errors", "clock", "keys", "spans"}  # objects are bytes to it: no segment, no event
 RANK = {
     (package, unit): rank
     for package, lines in LAYERS.items()
