@@ -22,7 +22,7 @@ from tests.simulation.world import World
 
 pytestmark = pytest.mark.simulate
 
-BATCHES = 10
+BATCHES = 14
 SEEDS_PER_BATCH = 5
 EVERYTHING = ((0, 1), (2, 4), (5, 6), (8, 9), (10, 12), (13, 14), (16, 17), (18, 20), (21, 22), (24, 25), (3,), (7,))
 SITE_REACHED_MIN = 30  # so often in a batch that something must have gone wrong there
