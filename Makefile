@@ -6,12 +6,13 @@ ARGS   ?=
 SEEDS  ?= 1000
 SECONDS ?= 20
 FIRST  ?= 0
+MINUTES ?= 60
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-views simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph soak screenshots demo docs bench bench-full bench-ceph bench-report bench-guard simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,16 +75,23 @@ face: $(VENV)/.test ## the sync face written anew, after a change of the asyncio
 test: $(VENV)/.test ## the tests, without Ceph and without slow ones (ARGS="-k writer" for a few)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable $(ARGS)
 
-# Ceph comes up or this fails: nothing here is skipped. Whatever happens, it is taken down again.
-test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for the occasion
-	@set -eu; \
-	dir=$$(mktemp -d); \
-	trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
-	trap 'exit 130' HUP INT TERM; \
-	scripts/ceph up "$$dir"; \
-	. "$$dir/env"; \
-	: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
-	$(BIN)/python -m pytest -m ceph $(ARGS)
+# with_ceph COMMAND: run it beside a Ceph that comes up for it, or this fails. Whatever happens, it is taken down again.
+define with_ceph
+@set -eu; \
+dir=$$(mktemp -d); \
+trap 'scripts/ceph down "$$dir" || true; rm -rf "$$dir"' EXIT; \
+trap 'exit 130' HUP INT TERM; \
+scripts/ceph up "$$dir"; \
+. "$$dir/env"; \
+: "$${LOGSTORE_CEPH_ENDPOINT:?Ceph did not say where it is}"; \
+$(1)
+endef
+
+test-ceph: $(VENV)/.test ## the contract, and trouble, on a real S3 service, brought up for the occasion; nothing is skipped
+	$(call with_ceph,$(BIN)/python -m pytest -m ceph $(ARGS))
+
+soak: $(VENV)/.test ## a log at work on Ceph under random troubles, MINUTES=60, detached; says where its report will be
+	$(BIN)/python -m tests.trouble --detach --minutes $(MINUTES) $(ARGS)
 
 test-browser: $(VENV)/.docs ## the console and the site in a headless Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
@@ -94,13 +102,26 @@ screenshots: $(VENV)/.test ## the pictures of docs/console.md, taken of the demo
 demo: $(VENV)/.base ## a control plane on one store: web, agents, ops, two kill -9 (ARGS=s3://... for another)
 	$(BIN)/python -m examples.pipecd.demo $(ARGS)
 
-VIEWS := $(addprefix benchmarks/bench_,views.py budget.py reads.py snapshots.py polling.py)
+BENCH := $(BIN)/python -m pytest benchmarks --benchmark-json=$(LAST_RUN)
+LAST_RUN := .benchmarks/last.json
 
-bench: $(VENV)/.bench ## the benchmarks, without those of views
-	$(BIN)/python -m pytest benchmarks $(addprefix --ignore=,$(VIEWS)) $(ARGS)
+bench: $(VENV)/.bench ## the benchmarks beside peers and limits, a quarter of an hour (ARGS="-k append" for a few)
+	@mkdir -p $(dir $(LAST_RUN))
+	$(BENCH) $(ARGS)
 
-bench-views: $(VENV)/.bench ## the benchmarks of views: a million events and documents, some fifteen minutes
-	$(BIN)/python -m pytest $(VIEWS) $(ARGS)
+bench-full: $(VENV)/.bench ## the same with millions of events and documents, hours
+	@mkdir -p $(dir $(LAST_RUN))
+	$(BENCH) --full $(ARGS)
+
+bench-ceph: $(VENV)/.bench ## those on a real S3 service, brought up for the occasion
+	@mkdir -p $(dir $(LAST_RUN))
+	$(call with_ceph,$(BENCH) -m ceph $(ARGS))
+
+bench-report: $(VENV)/.bench ## what the last run measured, into docs/benchmarks.md, its charts and benchmarks/results
+	$(BIN)/python -m benchmarks.report $(LAST_RUN) $(ARGS)
+
+bench-guard: $(VENV)/.bench ## whether the last run's ratios are worse than those last recorded
+	$(BIN)/python -m benchmarks.guard $(LAST_RUN) $(ARGS)
 
 docs: $(VENV)/.docs ## the site, into site/; a warning is an error (so not --quiet, which counts none)
 	@$(BIN)/python -m doctest scripts/docs_site.py

@@ -1,7 +1,7 @@
 """Views within a memory budget of 64 bytes for each document of about 525: an eighth of the rows in memory, or less.
 
-memory  a million documents with three indexes, in a process of their own: resident, once all is indexed
-open    200,000 documents from the log to the first answer
+memory  documents with three indexes, in a process of their own: resident, once all is indexed
+open    documents from the log to the first answer
 get     keys at random among these, each looked at for the first time
 find    30 of a project, newest first; and the same from a time in the middle of the log, where no row was looked at
 change  rows at random replaced, a thousand to a segment, until the view has them in rows and indexes
@@ -12,11 +12,8 @@ Beside them: the same view without a budget. The cache file is in the page cache
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -24,9 +21,11 @@ from itertools import count
 import pytest
 
 import logstore
-from benchmarks.conftest import Race, Sizes
+from benchmarks.conftest import Once, Race, Record, Sizes
 from benchmarks.documents import FIRST_TIME, PROJECTS, Deployments, deployment, deployments, project, uuid
+from benchmarks.figure import Figure
 from benchmarks.loading import store_events
+from benchmarks.memory import measure_apart
 from logstore import Event
 from projections import View
 
@@ -35,19 +34,15 @@ BATCH = 1_000
 WITHOUT = "the same without a budget"
 
 
-def test_memory(sizes: Sizes, documents_url: str, note: Callable[[str], None]) -> None:
+def test_memory(once: Once[dict[str, int]], record: Record, sizes: Sizes, documents_url: str) -> None:
     """Napkin, per document: key 85, dict 42, three entries of 90, budget 64, log 64: 525, once its payload."""
-    budget = BYTES_PER_DOCUMENT * sizes.documents
-    command = [sys.executable, "-m", "benchmarks.memory", documents_url, str(budget)]
-    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    figures = once(lambda: measure_apart(documents_url, BYTES_PER_DOCUMENT * sizes.documents))
     assert figures["rows"] == sizes.documents
-    ratio = figures["resident_bytes"] / figures["msgpack_bytes"]
-    note(
-        f"memory of {figures['rows']:,} documents with 3 indexes, budget {budget / 1e6:,.0f} MB: {ratio:.2f} x their"
-        f" msgpack bytes ({figures['resident_bytes'] / 1e6:,.0f} of {figures['msgpack_bytes'] / 1e6:,.0f} MB;"
-        f" at its peak {figures['peak_bytes'] / figures['msgpack_bytes']:.2f} x;"
-        f" {figures['file_bytes'] / 1e6:,.0f} MB in the file); goal <= 1.2: {'met' if ratio <= 1.2 else 'NOT met'}"
-    )
+    work, payload = f"memory of {figures['rows']:,} documents, 3 indexes, with a budget", figures["msgpack_bytes"]
+    beside = "their msgpack bytes"
+    record(Figure(work, figures["resident_bytes"], payload, "bytes", beside, less=True, goal=1.2))
+    record(Figure(f"{work}, at its peak", figures["peak_bytes"], payload, "bytes", beside, less=True))
+    record(Figure(f"{work}, in the file", figures["file_bytes"], payload, "bytes", beside, less=True))
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ def test_open(race: Race, sizes: Sizes, pair: Pair) -> None:
         "documents with a budget, to first query",
         lambda: pair.open(pair.budget),
         count=pair.documents,
+        unit="rows/s",
         rounds=sizes.view_rounds,
         beside={WITHOUT: lambda: pair.open(None)},
     )
@@ -113,6 +109,7 @@ def test_get(race: Race, sizes: Sizes, views: tuple[View, View]) -> None:
         "get with a budget, not looked at before",
         lambda: get(views[0]),
         count=sizes.reads,
+        unit="reads/s",
         rounds=sizes.view_rounds,
         beside={WITHOUT: lambda: get(views[1])},
     )
@@ -134,6 +131,7 @@ def test_find(race: Race, sizes: Sizes, views: tuple[View, View], *, newest: boo
         f"find 30 with a budget, {'newest' if newest else 'old ones'}",
         lambda: find(views[0]),
         count=PROJECTS,
+        unit="pages/s",
         rounds=sizes.view_rounds,
         beside={WITHOUT: lambda: find(views[1])},
     )
@@ -167,6 +165,7 @@ def test_change(race: Race, sizes: Sizes, pair: Pair) -> None:
         "rows changed with a budget",
         lambda: run(bounded.refresh()),
         count=changes,
+        unit="rows/s",
         rounds=sizes.view_rounds,
         beside={WITHOUT: lambda: run(plain.refresh())},  # to what was appended a round before
         prepare=lambda: run(append()),

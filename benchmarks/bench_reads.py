@@ -1,7 +1,7 @@
 """Reading a view that is there: deployments of about 525 bytes, by key and by query.
 
-get   keys at random among a million: each round others, or the same again
-find  30 of a project, newest first, among 200,000; those of one status; the 20th page
+get   keys at random among a million (by ``make bench``, fewer): each round others, or the same again
+find  30 of a project, newest first, among a fifth as many; those of one status; the 20th page
 
 Rows come decoded. Those looked at before (twice) are in the view's cache; for the others it was emptied. A page asked
 before (twice) is remembered whole until a row of its project changes; "rows looked at" is one that was not, of rows
@@ -30,7 +30,7 @@ import pytest
 
 import logstore
 from benchmarks import mariadb
-from benchmarks.conftest import Peer, Race, Sizes
+from benchmarks.conftest import Note, Peer, Race, Sizes
 from benchmarks.documents import PROJECTS, Deployments, deployments, project
 from benchmarks.loading import store_events
 from projections import View
@@ -101,9 +101,10 @@ def test_get(race: Race, sizes: Sizes, view: View, file: sqlite3.Connection, *, 
             unpack(payload)
 
     race(
-        f"get among 1 M, {'' if looked_at else 'not '}looked at before",
+        f"get among {sizes.documents:,}, {'' if looked_at else 'not '}looked at before",
         get,
         count=sizes.reads,
+        unit="reads/s",
         rounds=sizes.view_rounds,
         beside={"SQLite file, primary key, msgpack": Peer(get_from_file, at_least=8 if looked_at else 2)},
     )
@@ -197,9 +198,7 @@ def deep(pages: Pages) -> list[Turn]:
 
 
 @pytest.fixture(scope="module")
-def database(
-    pages: Pages, note: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[mariadb.MariaDB | None]:
+def database(pages: Pages, note: Note, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB | None]:
     if what := mariadb.missing():
         note(f"MariaDB: {what}, so not measured")
         yield None
@@ -249,9 +248,10 @@ def test_find(
             select_from_mariadb, at_least={NEVER: 6, PAGE_ASKED: 30}.get(before)
         )
     race(
-        f"find {PAGE} of 200 k, {kind.__name__.replace('_', ' ')}, {before}",
+        f"find {PAGE} of {sizes.documents_found:,}, {kind.__name__.replace('_', ' ')}, {before}",
         find,
         count=len(turns),
+        unit="pages/s",
         rounds=sizes.view_rounds,
         prepare=forget,
         beside=beside,

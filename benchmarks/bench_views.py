@@ -1,10 +1,11 @@
 """Views from cold: a log in a directory, newly opened, to the first answered query.
 
-put      a million small events over 100,000 keys, and over a million, folded by replacing; two indexes
-apply    those over 100,000 keys, folded by a Python function
-memory   a million documents of about 525 bytes with three indexes, in a process of their own
+put      small events over a tenth as many keys, and over as many, folded by replacing; two indexes
+apply    those over a tenth as many keys, folded by a Python function
+memory   documents of about 525 bytes with three indexes, in a process of their own
 
-The first query is a page of 30: one project, newest first. It builds the indexes.
+A million events and documents by ``make bench-full``, fewer by ``make bench``. The first query is a page of 30: one
+project, newest first. It builds the indexes.
 
 Beside them:
 
@@ -18,11 +19,8 @@ All files come out of the page cache.
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -30,10 +28,12 @@ import msgpack
 import pytest
 
 import logstore
-from benchmarks.conftest import Peer, Race, Sizes
+from benchmarks.conftest import Once, Peer, Race, Record, Sizes
 from benchmarks.documents import AppliedStatuses, Statuses, project, status_events
 from benchmarks.eventsourced import Eventsourced
+from benchmarks.figure import Figure
 from benchmarks.loading import store_events
+from benchmarks.memory import measure_apart
 from projections import Projection, View
 
 BATCH = 1_000
@@ -93,7 +93,7 @@ def many_keys(sizes: Sizes, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_put(race: Race, sizes: Sizes, few_keys: Stored) -> None:
     """Napkin, per event: read, decode to columns, merge 0.5 us, dict 0.1; per key: decode 1.2 us, two entries 3 us."""
     race(
-        "put, 100 k keys, to first query",
+        f"put, {sizes.view_keys:,} keys, to first query",
         lambda: few_keys.open_view(Statuses()),
         count=few_keys.count,
         rounds=sizes.view_rounds,
@@ -109,7 +109,7 @@ def test_put(race: Race, sizes: Sizes, few_keys: Stored) -> None:
 def test_put_of_as_many_keys(race: Race, sizes: Sizes, many_keys: Stored) -> None:
     """Napkin, per event and key: 0.6 us to fold, 4.2 us to decode and index."""
     race(
-        "put, 1 M keys, to first query",
+        f"put, {sizes.view_events:,} keys, to first query",
         lambda: many_keys.open_view(Statuses()),
         count=many_keys.count,
         rounds=sizes.view_rounds,
@@ -125,7 +125,7 @@ def test_put_of_as_many_keys(race: Race, sizes: Sizes, many_keys: Stored) -> Non
 def test_apply(race: Race, sizes: Sizes, few_keys: Stored) -> None:
     """Napkin, per event: to columns 0.5 us; an object 0.6, its data 1.2, the call and its dict 0.4, packing 0.8 us."""
     race(
-        "apply, 100 k keys, to first query",
+        f"apply, {sizes.view_keys:,} keys, to first query",
         lambda: few_keys.open_view(AppliedStatuses()),
         count=few_keys.count,
         rounds=sizes.view_rounds,
@@ -138,15 +138,14 @@ def test_apply(race: Race, sizes: Sizes, few_keys: Stored) -> None:
     )
 
 
-def test_memory(sizes: Sizes, documents_url: str, note: Callable[[str], None]) -> None:
+def test_memory(once: Once[dict[str, int]], record: Record, sizes: Sizes, documents_url: str) -> None:
     """Napkin, per document: payload 525 + 33 and rounding, key 85, dict 30, three entries of 90: 1.75 times payload."""
-    command = [sys.executable, "-m", "benchmarks.memory", documents_url]
-    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    figures = once(lambda: measure_apart(documents_url))
     assert figures["rows"] == sizes.documents
-    ratio = figures["resident_bytes"] / figures["msgpack_bytes"]
-    note(
-        f"memory of {figures['rows']:,} documents with 3 indexes: {ratio:.2f} x their msgpack bytes"
-        f" ({figures['resident_bytes'] / 1e6:,.0f} of {figures['msgpack_bytes'] / 1e6:,.0f} MB;"
-        f" at its peak {figures['peak_bytes'] / figures['msgpack_bytes']:.2f} x);"
-        f" goal <= 2.0: {'met' if ratio <= 2 else 'NOT met'}"
+    work, payload, beside = (
+        f"memory of {figures['rows']:,} documents, 3 indexes",
+        figures["msgpack_bytes"],
+        "their msgpack bytes",
     )
+    record(Figure(work, figures["resident_bytes"], payload, "bytes", beside, less=True, goal=2))
+    record(Figure(f"{work}, at its peak", figures["peak_bytes"], payload, "bytes", beside, less=True))

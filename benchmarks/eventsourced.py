@@ -16,10 +16,10 @@ BATCH = 1_000
 
 
 class StatusChanged(DomainEvent):
-    project_id: str
     status: int
     commit: str
     updated_at: int
+    project_id: str = ""
 
 
 class Eventsourced:
@@ -33,9 +33,10 @@ class Eventsourced:
             }
         )
         get_topic(StatusChanged)
+        self._versions: dict[UUID, int] = {}
 
     def store(self, events: Iterable[Event]) -> None:
-        mapper, versions, stored = self._application.mapper, dict[UUID, int](), []
+        mapper, versions, stored = self._application.mapper, self._versions, []
         now = StatusChanged.create_timestamp()
         for event in events:
             originator = uuid5(NAMESPACE_URL, event.key)

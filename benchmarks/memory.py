@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ QUESTIONS = (
 
 
 async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     async with (
         logstore.open(url, read_only=True) as log,
         View.open(log, Deployments(), memory_bytes_max=memory_bytes_max) as view,
@@ -36,14 +37,28 @@ async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, in
             assert view.explain(where).index is not None
         taken = {
             "rows": len(view),
-            "resident_bytes": _status_bytes("VmRSS") - before,
-            "peak_bytes": _status_bytes("VmHWM") - before,
+            "resident_bytes": status_bytes("VmRSS") - before,
+            "peak_bytes": status_bytes("VmHWM") - before,
             "file_bytes": view.statistics().cache_file_bytes,
         }
         return {**taken, "msgpack_bytes": sum(len(row) for _, row in view._state.rows.items())}
 
 
-def _status_bytes(field: str) -> int:
+def measure_apart(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
+    """Measure in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        url,
+        *([] if memory_bytes_max is None else [str(memory_bytes_max)]),
+    ]
+    figures: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return figures
+
+
+def status_bytes(field: str) -> int:
+    """What the kernel says of this process: VmRSS, VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 

@@ -20,6 +20,7 @@ SQL database, and nothing is faster than the store below it.
 
 from __future__ import annotations
 
+from logstore.appended import AppendedStatistics
 from logstore.backup import copy_store
 from logstore.clock import Clock, SystemClock
 from logstore.collector import Garbage
@@ -48,17 +49,19 @@ from logstore.event import Event, StoredEvent
 from logstore.filestore import RetrySettings, StoreStatistics
 from logstore.filestore.base import FileStore
 from logstore.finding import Finding, Progress
-from logstore.follower import FollowSettings
+from logstore.follower import FollowerStatistics, FollowSettings
 from logstore.frontier import Position
+from logstore.histogram import HistogramCounts
 from logstore.keeper import Keeper, KeepSettings, Retirement
 from logstore.keys import StageId
-from logstore.log import Log, LogSettings
+from logstore.log import Log, LogSettings, LogStatistics
 from logstore.log import open_log as open
 from logstore.pins import Pin
 from logstore.protection import Protection
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.signature import SigningKey, Trust, Trusted
+from logstore.spans import Span, Tracer
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
 from logstore.stageretention import DroppedStageLog
@@ -100,6 +103,13 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Watching a process
+    "LogStatistics",
+    "AppendedStatistics",
+    "FollowerStatistics",
+    "HistogramCounts",
+    "Tracer",
+    "Span",
     # Protecting it
     "Protection",
     "Keyring",

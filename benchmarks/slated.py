@@ -1,0 +1,42 @@
+"""The peer SlateDB, by its Python binding: the same small events as rows of a database in a directory.
+
+Its settings are its own: what is put is flushed every 100 ms, so that a caller alone waits as long. Its local object
+store does not sync files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgpack
+from slatedb.uniffi import Db, DbBuilder, ObjectStore
+
+from logstore import Event
+
+
+class Slated:
+    """A database of events by number."""
+
+    def __init__(self, database: Db) -> None:
+        self._database = database
+        self._packer = msgpack.Packer()
+        self._count = 0
+
+    @classmethod
+    async def open(cls, directory: Path) -> Slated:
+        return cls(await DbBuilder(str(directory), ObjectStore.resolve("file:///")).build())
+
+    async def put_all(self, events: Sequence[Event]) -> None:
+        """Put each by a call of its own, all at once; return when all are flushed."""
+        await asyncio.gather(*map(self._put, events))
+
+    async def _put(self, event: Event) -> None:
+        self._count += 1
+        row = self._packer.pack([event.kind, event.key, event.type, event.data])
+        handle = await self._database.put(self._count.to_bytes(8), row)
+        await handle.await_durable()
+
+    async def aclose(self) -> None:
+        await self._database.shutdown()
