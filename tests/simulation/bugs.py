@@ -465,7 +465,7 @@ BUGS: dict[str, Bug] = {
         ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", CUT_OFF, leaders=True
     ),
     "confirmed without asking": Bug(
-        ("P7",), 19, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
+        ("P7",), 31, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
     ),
     "confirmed in a chapter that may be retired": Bug(
         ("P7",),
