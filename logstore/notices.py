@@ -5,6 +5,7 @@ programs ``JsonFormatter`` makes one line of JSON of it. Nothing is logged for a
 
 Invariants:
 - No field holds what users stored: names, numbers, and errors; of theirs only what a fold says that fails.
+- What others chose as names is shown by a sentence, and not obeyed.
 - A line of JSON is one line, of letters that any terminal shows, and holds no credential that this process knows.
 """
 
@@ -86,8 +87,8 @@ class Notices:
         told = {**self._common, **fields}
         if error is not None:
             told["error"] = f"{type(error).__name__}: {error}"
-        facts = "".join(f" {field}={value}" for field, value in told.items() if field not in ("store", "error"))
-        because = f": {told['error']}" if error is not None else ""
+        facts = "".join(f" {field}={_seen(value)}" for field, value in told.items() if field not in ("store", "error"))
+        because = f": {_seen(told['error'])}" if error is not None else ""
         self._logger.log(
             notice.level,
             "%s",
@@ -96,6 +97,12 @@ class Notices:
             stacklevel=2,
             extra={"notice": name, "told": told},
         )
+
+
+def _seen(value: Any) -> str:
+    """Return a value as text that no terminal obeys: others chose names."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 class JsonFormatter(logging.Formatter):
