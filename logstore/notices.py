@@ -60,6 +60,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "left-open": Notice(logging.WARNING, "not closed when the process ended, it took too long", ("what",)),
     "closed-badly": Notice(logging.WARNING, "its with was not left, and it closed badly", ("what",)),
 }
+"""All notices, by name."""
 
 
 class Notices:
@@ -100,21 +101,22 @@ class Notices:
 class JsonFormatter(logging.Formatter):
     """Makes one line of JSON of each record: time, level, logger, message; of notices their name and fields, too.
 
-    Records of other libraries have no ``notice``. Values of variables of the environment that hold credentials, and
-    what looks like one within an address or a header, are replaced by ``…``.
+    Records of other libraries have no ``notice``. What the environment holds as a credential (of eight characters at
+    least: shorter ones are words), and what looks like one within an address or a header, becomes ``…``.
 
     >>> record = logging.makeLogRecord({"name": "logstore.writer", "levelname": "INFO", "msg": "hello", "created": 0})
     >>> JsonFormatter(environment={}).format(record)
     '{"time":"1970-01-01T00:00:00.000Z","level":"info","logger":"logstore.writer","message":"hello"}'
     """
 
-    SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    SECRETS: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    SECRET_CHARACTERS_MIN: Final = 8
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         super().__init__()
         values = os.environ if environment is None else environment
-        secrets = sorted((value for name in self.SECRETS if (value := values.get(name))), key=len, reverse=True)
-        known = [re.escape(secret) for secret in secrets]
+        secrets = sorted((values.get(name, "") for name in self.SECRETS), key=len, reverse=True)
+        known = [re.escape(secret) for secret in secrets if len(secret) >= self.SECRET_CHARACTERS_MIN]
         self._secret = re.compile("|".join([*known, *_LOOKS_SECRET]), re.IGNORECASE)
 
     def format(self, record: logging.LogRecord) -> str:

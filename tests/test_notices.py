@@ -238,6 +238,12 @@ def test_no_credential_is_in_a_line(text: str) -> None:
     assert "…" in json.loads(line)["message"]
 
 
+def test_what_is_short_is_no_secret() -> None:
+    """One that is a word would make lines unreadable, and tells nothing."""
+    line = JsonFormatter({"AWS_SECRET_ACCESS_KEY": "test", "AWS_SESSION_TOKEN": ""}).format(made("a test of it"))
+    assert json.loads(line)["message"] == "a test of it"
+
+
 # The tool
 
 
