@@ -249,7 +249,7 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 4, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
-        ("P7", "P10"), 11, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+        ("P7", "P10"), 15, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 5, State, "rise", "self._keep_since(touched, self._base)", "pass"
@@ -365,6 +365,16 @@ BUGS: dict[str, Bug] = {
         "update",
         "if looked := not blind or key not in self:",
         "if looked := False:",
+        WRONG_CLOCKS,
+        documents=True,
+    ),
+    "stamps that a server reads are not merged": Bug(
+        ("P7",),
+        0,
+        Objects,
+        "fetch_segment",
+        "self._stamps.merge(segment.stamp)",
+        "pass",
         WRONG_CLOCKS,
         documents=True,
     ),
