@@ -262,7 +262,7 @@ class Lead:
         self.require()
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encoded = list(map(self._events.encode, events))
+        encoded = self._events.encode_all(events)
         size = payload_bytes(encoded)
         if len(events) > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX:
             raise LimitExceeded(

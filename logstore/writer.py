@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from logstore.appended import Appended
@@ -289,7 +290,7 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encoded = list(map(self._events.encode, events))
+        encoded = self._events.encode_all(events)
         if self._tracer is not None:
             return await self._submit_traced(encoded)
         return await self._submit(encoded)
@@ -439,7 +440,7 @@ class Writer:
         assert session is not None
         began_s = self._buffer.since_s
         batches = self._buffer.take()
-        events = [event for batch in batches for event in batch.events]
+        events = list(chain.from_iterable(batch.events for batch in batches))
         data, segment = self._segments.encode(
             session.id.segment_key(session.tip.slot),
             events,

@@ -198,6 +198,53 @@ def test_names_and_keys_have_their_sizes(field: str, value: Any, reason: str) ->
             encoder.encode(good._replace(**{field: value}))
 
 
+plain_events = st.builds(
+    Event,
+    st.sampled_from(["Deployment", "Event"]),
+    st.text("abc", min_size=1, max_size=9),
+    st.just("changed"),
+    st.dictionaries(st.text(max_size=8), st.integers(0, 9) | st.text(max_size=5) | st.none(), max_size=3),
+    st.none(),
+)
+
+
+@given(st.lists(plain_events, max_size=6), st.lists(events, max_size=2), st.lists(plain_events, max_size=3))
+@settings(deadline=None)
+def test_many_are_encoded_as_each_by_itself(before: list[Event], odd: list[Event], after: list[Event]) -> None:
+    """Whether all are plain, and checked together, or some are not."""
+    encoder, batch = EventEncoder(), [*before, *odd, *after]
+    for _ in range(2):  # the second time names are known
+        assert encoder.encode_all(batch) == [EventEncoder().encode(event) for event in batch]
+
+
+PLAIN = Event("Deployment", "d-1", "planned", {"x": 1})
+WRONG: list[Any] = [
+    *(PLAIN._replace(data=refused.values[0]) for refused in REFUSED),
+    *(PLAIN._replace(meta=refused.values[0]) for refused in REFUSED),
+    *(PLAIN._replace(**dict[str, Any]({name: ""})) for name in ("kind", "key", "type")),
+    *(PLAIN._replace(**dict[str, Any]({name: "é" * 600})) for name in ("kind", "key", "type")),
+    *(PLAIN._replace(**dict[str, Any]({name: 7})) for name in ("kind", "key", "type")),
+    PLAIN._replace(key="k" * 1_025),
+    PLAIN._replace(key="\ud800"),
+]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_one_wrong_among_many_is_refused_as_by_itself(number: int, place: int) -> None:
+    """With the same words, wherever it stands; nothing is left behind."""
+    wrong, encoder = WRONG[number], EventEncoder()
+    encoder.encode(PLAIN)
+    with pytest.raises(InvalidArgument) as alone:
+        EventEncoder().encode(wrong)
+    batch = [PLAIN, PLAIN]
+    batch.insert(place, wrong)
+    with pytest.raises(InvalidArgument) as among:
+        encoder.encode_all(batch)
+    assert str(among.value) == str(alone.value)
+    assert encoder.encode_all([PLAIN, PLAIN]) == [EventEncoder().encode(PLAIN)] * 2
+
+
 def test_the_largest_names_and_keys_fit() -> None:
     """The limits themselves are allowed, counted in bytes."""
     for kind, key in (("k" * 200, "k" * 1_024), ("é" * 100, "é" * 512), ("🚀" * 50, "🚀" * 256)):

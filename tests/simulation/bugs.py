@@ -26,6 +26,7 @@ from logstore.chapter import Chapter
 from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
+from logstore.keys import SegmentKey, segment_key
 from logstore.lead import Lead
 from logstore.log import Log
 from logstore.looks import Look
@@ -33,6 +34,7 @@ from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.roster import Roster
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
 from projections import watch
@@ -149,6 +151,9 @@ BUGS: dict[str, Bug] = {
         "return _Outcome.SEALED",
         peer="ambiguous PUT (SlateDB 766, icechunk 017: the retry meets one's own object)",
     ),
+    "a segment takes four events of a call": Bug(
+        ("P2",), 0, Writer, "_send", "for event in batch.events]", "for event in batch.events[:4]]"
+    ),
     "send again without a seal": Bug(
         ("P6",),
         6,
@@ -186,6 +191,31 @@ BUGS: dict[str, Bug] = {
         "frontier.last.stamp >= stamp",
         WRONG_CLOCKS,
     ),
+    "who seals clears away what lies above": Bug(
+        ("P5",),
+        0,
+        seal,
+        "seal_silent",
+        "return final if ours else None",
+        "await objects._store.delete(name_above(final.key))\n    return final if ours else None",
+    ),
+    "an absent slot is the end, whatever names it": Bug(
+        ("P12",),
+        2,
+        _Merge,
+        "_load_head",
+        "not stream.at_bound and (self._is_named(stream) or await self._is_overtaken(stream))",
+        "False",
+    ),
+    "the end of the roster is listed": Bug(
+        ("P14",),
+        0,
+        Roster,
+        "_newest_begin",
+        "first = await self.first_unretired()",
+        "first = await self.first_unretired()\n    _ = [_ async for _ in self._objects._store.list('roster/')]",
+        peer="correctness by LIST (S3 Express, caches: unordered, or late)",
+    ),
     "a seal that lost is believed": Bug(
         ("P1", "P3", "P6", "P7"),
         6,
@@ -219,7 +249,7 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 4, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
-        ("P7", "P10"), 11, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+        ("P7", "P10"), 15, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 5, State, "rise", "self._keep_since(touched, self._base)", "pass"
@@ -330,7 +360,7 @@ BUGS: dict[str, Bug] = {
     ),
     "an update goes by what the process happens to know": Bug(
         ("P7",),
-        4,
+        9,
         Documents,
         "update",
         "if looked := not blind or key not in self:",
@@ -338,9 +368,19 @@ BUGS: dict[str, Bug] = {
         WRONG_CLOCKS,
         documents=True,
     ),
+    "stamps that a server reads are not merged": Bug(
+        ("P7",),
+        0,
+        Objects,
+        "fetch_segment",
+        "self._stamps.merge(segment.stamp)",
+        "pass",
+        WRONG_CLOCKS,
+        documents=True,
+    ),
     "a version is looked at only by who writes": Bug(
         ("P8", "P6", "P7"),
-        1,
+        4,
         Collection,
         "judge",
         "write.if_version is not None and",
@@ -349,7 +389,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a guard is asked only by who writes": Bug(
         ("P8", "P6"),
-        5,
+        13,
         CollectionFold,
         "apply",
         "after = self.collection.judge(before, str(version), write, event.data, writer)",
@@ -359,7 +399,7 @@ BUGS: dict[str, Bug] = {
     ),
     "who meets a claim without its event lets it be": Bug(
         ("P6",),
-        1,
+        13,
         Claimant,
         "_finish",
         "if not self._log.claims.may_count(met):",
@@ -368,7 +408,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a claim counts for ever": Bug(
         ("P6", "P8"),
-        5,
+        12,
         CollectionFold,
         "apply",
         "event.stamp > write.claim.last_stamp",
@@ -387,7 +427,7 @@ BUGS: dict[str, Bug] = {
     ),
     "the next number is claimed while the one before may count": Bug(
         ("P6", "P8"),
-        1,
+        5,
         Claimant,
         "create",
         "met is not None and self._view.watermark < met.last_stamp",
@@ -396,7 +436,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a change is made by a function of what it was before": Bug(
         ("P7",),
-        1,
+        4,
         Documents,
         "modify",
         "if_version=seen",
@@ -405,7 +445,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a watch that goes on tells what differs, and no more": Bug(
         ("P9",),
-        34,
+        36,
         watch,
         "watch",
         "later |= subscription.take_keys() if after is not None else set()",
@@ -517,7 +557,8 @@ def _mutant(original: FunctionType | property, bug: Bug) -> Any:
     code = compile(
         source.replace(bug.old, bug.new), inspect.getfile(original), "exec", __future__.annotations.compiler_flag
     )
-    namespace = {**original.__globals__, "in_background": _in_background, "answer_early": _answer_early}
+    helpers = {"in_background": _in_background, "answer_early": _answer_early, "name_above": _name_above}
+    namespace = {**original.__globals__, **helpers}
     exec(code, namespace)
     return namespace[original.__name__]
 
@@ -552,3 +593,7 @@ def _answer_early(flights: Any) -> None:
                 n = len(batch.events)
                 batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, n, flight.segment.stamp))
                 seq += n
+
+
+def _name_above(key: SegmentKey) -> str:
+    return segment_key(key.writer, key.chapter, key.session, key.slot + 1)

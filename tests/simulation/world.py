@@ -61,7 +61,7 @@ from tests.simulation.actors import (
     resolve,
 )
 from tests.simulation.checkers import check
-from tests.simulation.coverage import Coverage, Site
+from tests.simulation.coverage import Coverage, Site, origins_known
 from tests.simulation.damage import judge, pick, read_through
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import TrueFold
@@ -121,7 +121,10 @@ def run(
     world = (kind or World)(seed, circumstances)
     gc.freeze()  # so that ending the world does not search what was there before
     try:
-        with patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1):  # a row or two each
+        with (
+            patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1),  # a row or two each
+            origins_known(),
+        ):
             problems = world.live()
         points = world.coverage.count(world.store.requests, world.calm_s)
     finally:
