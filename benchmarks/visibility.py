@@ -12,29 +12,33 @@ import sys
 import time
 
 import logstore
-from logstore import Event, FollowSettings, LogSettings
+from logstore import Event, FollowSettings, Log, LogSettings
 
 __all__ = ["quantile", "seen_ms"]
 
 
 async def seen_ms(url: str, count: int, follow: FollowSettings, *, pause_s: float) -> list[float]:
     """Follow a log while another process appends to it: milliseconds for each event, sorted; the first is left out."""
-    took = []
     async with logstore.open(url, settings=LogSettings(follow=follow)) as log:
+        seeing = asyncio.create_task(_see(log, count + 1))
         command = [sys.executable, "-m", "benchmarks.visibility", url, str(count + 1), str(pause_s)]
         process = await asyncio.create_subprocess_exec(*command)
         try:
-            async for event in log.follow():
-                assert event.data is not None
-                took.append((time.monotonic_ns() - event.data["began_ns"]) / 1e6)
-                if len(took) == count + 1:
-                    break
-        except BaseException:
-            process.terminate()
-            raise
+            if await process.wait():
+                raise RuntimeError("the process that appends has failed")
+            return sorted((await seeing)[1:])  # the first one opened the session
         finally:
-            await process.wait()
-    return sorted(took[1:])  # the first one opened the session
+            seeing.cancel()
+
+
+async def _see(log: Log, count: int) -> list[float]:
+    took = list[float]()
+    async for event in log.follow():
+        assert event.data is not None
+        took.append((time.monotonic_ns() - event.data["began_ns"]) / 1e6)
+        if len(took) == count:
+            break
+    return took
 
 
 def quantile(ordered: list[float], q: float) -> float:

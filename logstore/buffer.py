@@ -72,9 +72,13 @@ class Buffer:
         """Whether what waits fills a segment."""
         return self._waiting_events >= self._segment_events_max or self._waiting_bytes >= self._segment_bytes_max
 
+    def is_open_to(self, events: int, size: int) -> bool:
+        """Whether so much more may be held, and nobody waits who came before."""
+        return not self._entering and self._has_room(events, size)
+
     async def enter(self, events: int, size: int) -> None:
         """Wait until so much more may be held, in the order of the calls: small ones do not overtake a large one."""
-        if not self._entering and self._has_room(events, size):
+        if self.is_open_to(events, size):
             return
         self._entering += 1
         try:
@@ -137,10 +141,10 @@ class Buffer:
             self._waiting_bytes -= batch.size
             self.release(batch)
 
-    def release(self, batch: Batch) -> None:
-        """A batch is answered: its room is free."""
-        self.held_events -= len(batch.events)
-        self.held_bytes -= batch.size
+    def release(self, *batches: Batch) -> None:
+        """These batches are answered: their room is free."""
+        self.held_events -= sum([len(batch.events) for batch in batches])
+        self.held_bytes -= sum([batch.size for batch in batches])
         self._room.set()
 
     def _check(self) -> None:

@@ -13,11 +13,10 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from logstore.appended import Appended, AppendedStatistics
 from logstore.catchup import catch_up
-from logstore.check import check
 from logstore.claims import Claims
 from logstore.clock import Clock, StampClock, SystemClock
 from logstore.entry import Address, Body, Closed, Entry, Open, Tick
@@ -46,7 +45,6 @@ from logstore.follower import LOCAL, REMOTE, Follower, FollowerStatistics, Follo
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.gone import decode_gone
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
-from logstore.keeper import Keeper, KeepSettings
 from logstore.keys import STORE, ManifestKey, StageId, entry_key, retired_key, stage_gone_key, stages_prefix
 from logstore.lead import Lead
 from logstore.looks import Look, Looks, StoreTime
@@ -65,9 +63,12 @@ from logstore.spans import Tracer, span_of
 from logstore.stagechain import StageChain
 from logstore.stagelisting import listed_stages
 from logstore.stagelogs import Stage
-from logstore.survey import OpenSessionSurvey, Sealing, Survey, take_survey
 from logstore.unsettled import Question, settle
 from logstore.writer import Writer, WriterSettings
+
+if TYPE_CHECKING:
+    from logstore.keeper import Keeper, KeepSettings
+    from logstore.survey import OpenSessionSurvey, Sealing, Survey
 
 __all__ = ["Log", "LogSettings", "LogStatistics", "open_log"]
 
@@ -322,6 +323,8 @@ class Log:
 
     def keeper(self, settings: KeepSettings | None = None) -> Keeper:
         """Return who looks after this log's history: closes chapters, retires them, collects garbage. Cost: none."""
+        from logstore.keeper import Keeper, KeepSettings
+
         self._require_writable()
         return Keeper(
             settings or KeepSettings(),
@@ -661,7 +664,7 @@ class Log:
         async with self._starting_follower:
             follower = self.follower
             if follower is None:
-                _, frontier = await take_survey(self._store, self.identity, self._stamps.skew_ms)
+                _, frontier = await self._take_survey()
                 follower = self.follower_from(frontier)
         while True:
             changed = follower.changed()
@@ -755,6 +758,8 @@ class Log:
 
         Cost: a LIST per 1,000 keys and one GET per object. Raises Unavailable; damage is yielded.
         """
+        from logstore.check import check
+
         return check(self._store, progress)
 
     async def survey(self) -> Survey:
@@ -763,8 +768,13 @@ class Log:
         Cost: a LIST per 1,000 keys; one GET per roster entry and per session, a few more per open session. Raises
         Corrupt, Missing, Unavailable.
         """
-        survey, _ = await take_survey(self._store, self.identity, self._stamps.skew_ms)
+        survey, _ = await self._take_survey()
         return survey
+
+    async def _take_survey(self) -> tuple[Survey, Frontier]:
+        from logstore.survey import take_survey
+
+        return await take_survey(self._store, self.identity, self._stamps.skew_ms)
 
     async def seal(self, *, dry_run: bool = False, writer: str | None = None) -> tuple[Sealing, ...]:
         """End the sessions silent for their seal time, by the store's own times; return what came of each open one.
@@ -775,7 +785,7 @@ class Log:
         """
         if not dry_run:
             self._require_writable()
-        survey, frontier = await take_survey(self._store, self.identity, self._stamps.skew_ms)
+        survey, frontier = await self._take_survey()
         done = [
             await self._seal_surveyed(session, frontier, dry_run, gone=writer is not None)
             for session in survey.open_sessions
@@ -789,6 +799,8 @@ class Log:
     async def _seal_surveyed(
         self, session: OpenSessionSurvey, frontier: Frontier, dry_run: bool, *, gone: bool
     ) -> Sealing:
+        from logstore.survey import Sealing
+
         if gone:
             pass
         elif session.silent_ms is None:

@@ -5,6 +5,7 @@ programs ``JsonFormatter`` makes one line of JSON of it. Nothing is logged for a
 
 Invariants:
 - No field holds what users stored: names, numbers, and errors; of theirs only what a fold says that fails.
+- What others chose as names is shown by a sentence, and not obeyed.
 - A line of JSON is one line, of letters that any terminal shows, and holds no credential that this process knows.
 """
 
@@ -60,6 +61,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "left-open": Notice(logging.WARNING, "not closed when the process ended, it took too long", ("what",)),
     "closed-badly": Notice(logging.WARNING, "its with was not left, and it closed badly", ("what",)),
 }
+"""All notices, by name."""
 
 
 class Notices:
@@ -85,8 +87,8 @@ class Notices:
         told = {**self._common, **fields}
         if error is not None:
             told["error"] = f"{type(error).__name__}: {error}"
-        facts = "".join(f" {field}={value}" for field, value in told.items() if field not in ("store", "error"))
-        because = f": {told['error']}" if error is not None else ""
+        facts = "".join(f" {field}={_seen(value)}" for field, value in told.items() if field not in ("store", "error"))
+        because = f": {_seen(told['error'])}" if error is not None else ""
         self._logger.log(
             notice.level,
             "%s",
@@ -97,24 +99,31 @@ class Notices:
         )
 
 
+def _seen(value: Any) -> str:
+    """Return a value as text that no terminal obeys: others chose names."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
+
+
 class JsonFormatter(logging.Formatter):
     """Makes one line of JSON of each record: time, level, logger, message; of notices their name and fields, too.
 
-    Records of other libraries have no ``notice``. Values of variables of the environment that hold credentials, and
-    what looks like one within an address or a header, are replaced by ``…``.
+    Records of other libraries have no ``notice``. What the environment holds as a credential (of eight characters at
+    least: shorter ones are words), and what looks like one within an address or a header, becomes ``…``.
 
     >>> record = logging.makeLogRecord({"name": "logstore.writer", "levelname": "INFO", "msg": "hello", "created": 0})
     >>> JsonFormatter(environment={}).format(record)
     '{"time":"1970-01-01T00:00:00.000Z","level":"info","logger":"logstore.writer","message":"hello"}'
     """
 
-    SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    SECRETS: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    SECRET_CHARACTERS_MIN: Final = 8
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         super().__init__()
         values = os.environ if environment is None else environment
-        secrets = sorted((value for name in self.SECRETS if (value := values.get(name))), key=len, reverse=True)
-        known = [re.escape(secret) for secret in secrets]
+        secrets = sorted((values.get(name, "") for name in self.SECRETS), key=len, reverse=True)
+        known = [re.escape(secret) for secret in secrets if len(secret) >= self.SECRET_CHARACTERS_MIN]
         self._secret = re.compile("|".join([*known, *_LOOKS_SECRET]), re.IGNORECASE)
 
     def format(self, record: logging.LogRecord) -> str:

@@ -309,7 +309,8 @@ class Writer:
     async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
         size = _bytes_of(events)
         buffer = self._buffer
-        await buffer.enter(len(events), size)
+        if not buffer.is_open_to(len(events), size):
+            await buffer.enter(len(events), size)
         if self._closing:
             raise InvalidArgument(f"this writer is closed writer={self.name}; use it inside its async with")
         if self._pump is None:
@@ -428,8 +429,8 @@ class Writer:
         )
         self._objects.remember_segment(segment)
         seq, key = segment.first_sequence, segment.key
+        self._buffer.release(*flight.batches)
         for batch in flight.batches:
-            self._buffer.release(batch)
             batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp))
             seq += len(batch.events)
         self._on_stored(session.id)

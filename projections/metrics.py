@@ -14,16 +14,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from logstore import InvalidArgument, Log, LogStatistics, StoreStatistics
+from logstore.background import inner
 from logstore.clock import stamp_ms
 from logstore.histogram import HistogramCounts
 from projections.keep import KeepRound
 from projections.view import ViewProgress, open_views
+
+if TYPE_CHECKING:
+    from logstore.sync import Log as SyncLog
 
 __all__ = ["METRICS", "LogMetrics", "Metric"]
 
@@ -90,6 +94,7 @@ METRICS: Final = (
     Metric("logstore_keeper_collected_bytes_total", "counter", (), "their bytes, where known"),
     Metric("logstore_snapshot_age_seconds", "gauge", VIEW, "age of the newest snapshot that the keeper knows of"),
 )
+"""All metrics, in the order of the page."""
 
 
 @dataclass(slots=True)
@@ -104,9 +109,9 @@ class _Kept:
 class LogMetrics(Collector):
     """Collects the metrics of open logs. A scrape may come from any thread.
 
-    Every view that is open on them is shown, those of document stores too. Cost: nothing between scrapes; for one,
-    some hundred microseconds, and more with thousands of open sessions. Raises InvalidArgument for a log not open, and
-    for two logs of one store.
+    They may be those of ``logstore.sync``. Every view that is open on them is shown, those of document stores too.
+    Cost: nothing between scrapes; for one, some hundred microseconds, and more with thousands of open sessions. Raises
+    InvalidArgument for a log not open, and for two logs of one store.
 
     >>> import asyncio, logstore, prometheus_client
     >>> from logstore import Event
@@ -121,13 +126,14 @@ class LogMetrics(Collector):
     1.0
     """
 
-    def __init__(self, *logs: Log) -> None:
-        self._logs = {log.identity.id.hex(): log for log in logs}
+    def __init__(self, *logs: Log | SyncLog) -> None:
+        opened = [log if isinstance(log, Log) else inner(log) for log in logs]
+        self._logs = {log.identity.id.hex(): log for log in opened}
         if not logs or len(self._logs) < len(logs):
             raise InvalidArgument(f"needs logs of different stores logs={list(logs)!r:.200}")
         self._kept = {store: _Kept() for store in self._logs}
 
-    def note(self, log: Log, done: KeepRound) -> None:
+    def note(self, log: Log | SyncLog, done: KeepRound) -> None:
         """Count what a round of ``projections.keep`` on ``log`` has done. Cost: none."""
         kept = self._kept[log.identity.id.hex()]
         kept.last_round_ms = log.now_ms()

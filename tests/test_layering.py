@@ -159,3 +159,16 @@ def test_importing_loads_no_s3_client(module: str) -> None:
     script = f"import sys, {module}; print({{'aioboto3', 'aiobotocore', 'boto3', 'botocore'}} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     assert output == "set()\n"
+
+
+def test_importing_loads_nothing_that_looks_after_a_log() -> None:
+    """It comes when it is asked for; what is not there is an AttributeError, as of any module."""
+    script = (
+        "import sys, logstore;"
+        "after = {'logstore.keeper', 'logstore.check', 'logstore.survey', 'logstore.backup'};"
+        "before = after & set(sys.modules);"
+        "asked = [getattr(logstore, name).__name__ for name in logstore.__all__];"
+        "print(before, after <= set(sys.modules), hasattr(logstore, 'Nonsense'))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set() True False"

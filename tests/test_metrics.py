@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 import logstore
-from logstore import Event, InvalidArgument, Log, WriterSettings
+from logstore import Event, InvalidArgument, Log, WriterSettings, sync
 from logstore.filestore import MemoryStore
 from logstore.histogram import Histogram
 from projections import View, keep
@@ -183,6 +184,42 @@ async def test_a_view_tells_how_far_it_is(scene: Scene) -> None:
             async with View.open(log, Things()):
                 assert sample(registry, log, "logstore_view_events_total", **labels) == 12
         assert sample(registry, log, "logstore_view_rows", **labels) is None
+
+
+async def test_a_scrape_may_come_from_any_thread() -> None:
+    """While writers append, views open and close, and sessions end: it never fails, and no counter falls."""
+    async with logstore.open(MemoryStore()) as log:
+        _, registry = registered(log)
+        over = threading.Event()
+
+        def scrape() -> int:
+            scrapes, last = 0, 0.0
+            while not over.is_set():
+                now = sample(registry, log, "logstore_appended_events_total") or 0.0
+                assert now >= last
+                scrapes, last = scrapes + 1, now
+            return scrapes
+
+        scraping = asyncio.create_task(asyncio.to_thread(scrape))
+        try:
+            for turn in range(20):
+                async with View.open(log, Things(), follow=True) as view, log.writer("web") as writer:
+                    await asyncio.gather(*(writer.append(thing(turn + number)) for number in range(20)))
+                    await view.refresh()
+        finally:
+            over.set()
+        assert await scraping > 0
+        assert sample(registry, log, "logstore_appended_events_total") == 400
+
+
+def test_the_sync_face_has_the_same_metrics() -> None:
+    """What it opened is given as it is."""
+    with sync.open("memory://metrics-of-the-sync-face") as log, log.writer("web") as writer:
+        registry = CollectorRegistry()
+        registry.register(LogMetrics(log))
+        writer.append(thing(1))
+        labels = {"store": log.identity.id.hex()}
+        assert registry.get_sample_value("logstore_appended_events_total", labels) == 1
 
 
 @directed

@@ -10,20 +10,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Never
 
 import pytest
 
 import logstore
-from logstore import InvalidArgument, NotStored, Unknown
+from logstore import Corrupt, Fenced, InvalidArgument, NotStored, Unknown
 from logstore.filestore import MemoryStore
 from logstore.notices import NOTICES, JsonFormatter, Notices
 from projections import FoldFailed, Projection, View
 from tests.cli.conftest import Tool, abandoned, age, place, tool
 from tests.pages import ROOT, read
-from tests.scene import FOREVER, Scene, die, directed, quick, refuse
+from tests.scene import FOREVER, Carry, Scene, die, directed, quick, refuse
 from tests.test_keeper import live_a_day, opened
-from tests.test_snapshots import thing
+from tests.test_snapshots import Things, thing
 
 __all__ = ["abandoned", "place", "tool"]  # fixtures
 
@@ -123,6 +123,67 @@ async def test_trouble_is_told_with_its_cause(scene: Scene) -> None:
 
 
 @directed
+async def test_events_that_met_a_seal_are_told(scene: Scene) -> None:
+    """Their caller hears nothing of it: they are sent again."""
+    with recorded() as seen:
+        async with scene.machine("web").open(quick()) as log, log.writer("web") as writer:
+            first = await writer.append(thing(1))
+            async with scene.machine("ops").open(quick()) as other:
+                await other.seal(writer="web")
+            second = await writer.append_many([thing(2), thing(3)])
+    assert second.session != first.session
+    assert dict(seen)["session-lost"] | {"store": ""} == {
+        "store": "",
+        "writer": "web",
+        "session": f"{first.chapter}/{first.session}",
+        "events": 2,
+    }
+
+
+@directed
+async def test_a_lead_is_told_when_taken_and_when_lost(scene: Scene) -> None:
+    """To another; a leader that says goodbye has lost nothing."""
+    with recorded() as seen:
+        async with scene.machine("one").open(quick()) as log, scene.machine("two").open(quick()) as other:
+            first, second = log.lead("one", {"Thing"}), other.lead("two", {"Thing"})
+            await first.acquire()
+            await second.acquire(takeover=True)
+            with pytest.raises(Fenced):
+                await first.append([thing(1)])
+            assert [(name, told["writer"]) for name, told in seen if name.startswith("lead-")] == [
+                ("lead-acquired", "one"),
+                ("lead-acquired", "two"),
+                ("lead-lost", "one"),
+            ]
+            await second.aclose()
+    assert [name for name, _ in seen].count("lead-lost") == 1
+    assert dict(seen)["lead-lost"]["error"].startswith("Fenced: ")
+
+
+@directed
+async def test_what_ends_the_follower_is_told(scene: Scene) -> None:
+    """It ends in a task of the log's, and all who follow with it."""
+    machine = scene.machine("reader")
+    with recorded() as seen:
+        async with scene.machine("web").open(quick()) as log, log.writer("web") as writer:
+            await writer.append(thing(1))
+            async with machine.open(quick(), read_only=True) as reading, View.open(reading, Things(), follow=True):
+                await asyncio.sleep(1)
+                await writer.append(thing(2))
+                await asyncio.sleep(1)
+                machine.script.on("get", "log/web", break_down, FOREVER)
+                await asyncio.sleep(5)
+                machine.script.clear()
+    notices = dict(seen)
+    assert notices["following-ended"]["error"].startswith("Corrupt: ")
+    assert notices["view-ended"]["projection"] == "things"
+
+
+async def break_down(_carry: Carry) -> Never:
+    raise Corrupt("made to be damaged")
+
+
+@directed
 async def test_looking_after_a_log_is_told(scene: Scene) -> None:
     """Seals, chapters and snapshots: what changes a store beside events."""
     with recorded() as seen:
@@ -168,6 +229,16 @@ def test_a_notice_that_nobody_hears_is_not_made() -> None:
             raise AssertionError
 
     Notices(logging.getLogger("logstore.test"))("session-opened", writer=Untold(), session="0/1")
+
+
+def test_a_name_is_shown_and_not_obeyed(caplog: pytest.LogCaptureFixture) -> None:
+    """A writer's name may hold what a terminal obeys, and an error may name it."""
+    Notices(logging.getLogger("logstore.test"))(
+        "session-not-ended", writer="web\x1b[2J\nroot", session="0/1", error=InvalidArgument("no\r\nway \u202e")
+    )
+    assert caplog.messages[0].isprintable()
+    assert r"writer='web\x1b[2J\nroot'" in caplog.messages[0]
+    assert formatted(caplog.records[0])["writer"] == "web\x1b[2J\nroot"
 
 
 # As JSON
@@ -236,6 +307,12 @@ def test_no_credential_is_in_a_line(text: str) -> None:
     line = JsonFormatter({"AWS_SECRET_ACCESS_KEY": SECRET}).format(record)
     assert SECRET not in line
     assert "…" in json.loads(line)["message"]
+
+
+def test_what_is_short_is_no_secret() -> None:
+    """One that is a word would make lines unreadable, and tells nothing."""
+    line = JsonFormatter({"AWS_SECRET_ACCESS_KEY": "test", "AWS_SESSION_TOKEN": ""}).format(made("a test of it"))
+    assert json.loads(line)["message"] == "a test of it"
 
 
 # The tool

@@ -63,7 +63,7 @@ def detach(directory: Path, arguments: argparse.Namespace) -> int:
 async def run(service: Service, directory: Path, minutes: float, seed: int) -> int:
     with tempfile.TemporaryDirectory() as place:
         credentials = Credentials(service, Path(place))
-        await credentials.replace(lasts_s=2)
+        await credentials.replace()
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             del os.environ[name]
         os.environ.update(credentials.environment())

@@ -27,6 +27,7 @@ __all__ = ["soak"]
 
 FIRST_APPENDS: Final = 20
 AGAIN_APPENDS: Final = 20  # so many appends after a trouble: the log is at work again
+STUCK_S: Final = 900  # who is not at work again by then will never be
 CALM_S: Final = (3.0, 15.0)
 
 
@@ -135,9 +136,10 @@ async def soak(service: Service, credentials: Credentials, directory: Path, *, m
 async def _meet(stage: Stage, rng: random.Random) -> Met:
     trouble, lasts = rng.choice(TROUBLES), rng.random() < 1 / 2
     errors, began_s = stage.work.ledger.errors.total(), monotonic()
-    await trouble(stage, lasts)
-    over_s = monotonic()
-    await stage.work.acknowledged(AGAIN_APPENDS)
+    async with asyncio.timeout(STUCK_S):
+        await trouble(stage, lasts)
+        over_s = monotonic()
+        await stage.work.acknowledged(AGAIN_APPENDS)
     again_s = monotonic() - over_s
     return Met(trouble.__name__, lasts, over_s - began_s, again_s, stage.work.ledger.errors.total() - errors)
 

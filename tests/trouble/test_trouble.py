@@ -83,7 +83,7 @@ async def test_credentials_are_replaced_and_expire(
 ) -> None:
     """New ones are found without a restart; without valid ones everything is refused, in words, until there are."""
     credentials = Credentials(service, tmp_path)
-    await credentials.replace(lasts_s=2)
+    await credentials.replace()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name, value in credentials.environment().items():

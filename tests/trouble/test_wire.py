@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -18,49 +19,63 @@ from tests.trouble.wire import FAIR, Weather, opened_wire
 A, B, C = Name(0, 0, 0), Name(0, 0, 1), Name(1, 0, 0)
 
 
-@pytest.fixture
-async def echo() -> AsyncIterator[str]:
-    """A service that says what it is told."""
+@dataclass
+class Echo:
+    """A service that says what it is told, and remembers it."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+    url: str = ""
+    heard: bytes = b""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
             while data := await reader.read(1_000):
+                self.heard += data
                 writer.write(data)
                 await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        writer.close()
+        self.ended.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+@pytest.fixture
+async def echo() -> AsyncIterator[Echo]:
+    echo = Echo()
+    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
+    echo.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield echo
     server.close()
 
 
 @pytest.mark.parametrize(
-    ("fate", "weather", "heard"),
+    ("fate", "weather", "heard", "said"),
     [
-        ("pass", FAIR, b"0123456789"),
-        ("delay", Weather(delay=1.0, delay_s_max=0.001), b"0123456789"),
-        ("truncate", Weather(truncate=1.0), b""),
-        ("cut", Weather(cut=1.0), b""),
-        ("silence", Weather(silence=1.0), b""),
+        ("pass", FAIR, b"0123456789", b"0123456789"),
+        ("delay", Weather(delay=1.0, delay_s_max=0.001), b"0123456789", b"0123456789"),
+        ("truncate", Weather(truncate=1.0), b"01234", b""),
+        ("cut", Weather(cut=1.0), b"", b""),
+        ("silence", Weather(silence=1.0), b"", b""),
     ],
 )
-async def test_each_fate_is_what_it_is_called(echo: str, fate: str, weather: Weather, heard: bytes) -> None:
-    """Bytes pass, late or not; or the connection ends before all of them did; or it stays, and nothing comes."""
-    async with opened_wire(echo, seed=0) as wire:
+async def test_each_fate_is_what_it_is_called(
+    echo: Echo, fate: str, weather: Weather, heard: bytes, said: bytes
+) -> None:
+    """Bytes pass, late or not; half of them do; the connection breaks before them; or it stays, and none comes."""
+    async with opened_wire(echo.url, seed=0) as wire:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(wire.url.rpartition(":")[2]))
         wire.weather = weather
         writer.write(b"0123456789")
         await wire.met(fate)
         if fate == "silence":
+            for _ in range(1_000):
+                await asyncio.sleep(0)  # what had been let through would be there by now
+            assert (echo.heard, reader.at_eof()) == (b"", False)
             wire.break_all()
-        said = b""
+        answer = b""
         with suppress(ConnectionError):
-            said = await reader.read(10)
+            answer = await reader.read(10)
         writer.close()
-    assert said == heard
+        await echo.ended.wait()
+    assert (echo.heard, answer) == (heard, said)
     assert wire.fates.keys() == {fate}
 
 

@@ -29,6 +29,7 @@ __all__ = ["TROUBLES", "Credentials", "Stage", "SteppedClock", "Trouble", "signe
 
 BLINK_S: Final = 1.0  # shorter than an attempt
 FELT: Final = 6  # so many errors: more than one caller, more than one party
+ASKED_AFTER_S: Final = 600 + 3  # botocore asks anew ten minutes before they expire
 MINUTES_OFF: Final = 20  # S3 takes requests that are signed within fifteen
 FULL: Final = "hashpspool,full"  # the flags of a pool that takes no writes
 ROOM: Final = {"nearfull": "0.85", "backfillfull": "0.9", "full": "0.95"}  # Ceph's defaults
@@ -46,17 +47,18 @@ class SteppedClock(SystemClock):
 
 
 class Credentials:
-    """What botocore finds, by a process that prints a file: so they can be replaced, and expire.
+    """What botocore finds, by a process that tells it: so they can be replaced, and expire.
 
-    botocore asks anew for what expires in ten minutes or less. So what it should use for ``lasts_s`` expires then.
+    botocore asks anew for what expires in ten minutes or less. What is told here expires a little later than that, so
+    whoever works asks every few seconds.
     """
 
     def __init__(self, service: Service, directory: Path, user: str = "logstore") -> None:
         self._service = service
         self._user = user
-        self._file = directory / "credentials.json"
+        self._teller = directory / "tell"
         self._config = directory / "config"
-        self._config.write_text(f"[default]\ncredential_process = cat {self._file}\n")
+        self._config.write_text(f"[default]\ncredential_process = sh {self._teller}\n")
         self._key: str | None = None
         self._made = 0
 
@@ -64,29 +66,28 @@ class Credentials:
         """The variables that lead botocore here; AWS_ACCESS_KEY_ID must not be set besides."""
         return {"AWS_CONFIG_FILE": str(self._config), "AWS_EC2_METADATA_DISABLED": "true"}
 
-    async def replace(self, *, lasts_s: float) -> None:
+    async def replace(self) -> None:
         """A new key; the one before it is worth nothing any more."""
         before, self._made = self._key, self._made + 1
         self._key, secret = f"rotated-{self._user}-{self._made}", f"secret-{random.SystemRandom().randbytes(16).hex()}"
         of = (f"--uid={self._user}", "--key-type=s3")
         await self._service.admin("key", "create", *of, f"--access-key={self._key}", f"--secret-key={secret}")
-        self._write(self._key, secret, lasts_s + 600)
+        self._tell(self._key, secret, f"+{ASKED_AFTER_S} seconds")
         if before is not None:
             await self._service.admin("key", "rm", *of, f"--access-key={before}")
 
     async def let_expire(self) -> None:
-        """Whoever asks now gets what has expired, and the key is worth nothing any more."""
+        """Whoever asks now is told what has expired, and the key is worth nothing any more."""
         assert self._key is not None
-        self._write(self._key, "expired", -1)
+        self._tell(self._key, "expired", "-1 second")
         await self._service.admin("key", "rm", f"--uid={self._user}", "--key-type=s3", f"--access-key={self._key}")
         self._key = None
 
-    def _write(self, key: str, secret: str, expires_in_s: float) -> None:
-        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=expires_in_s)
-        told = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret, "Expiration": expires.isoformat()}
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps(told))
-        fresh.rename(self._file)
+    def _tell(self, key: str, secret: str, expires: str) -> None:
+        told = json.dumps({"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret, "Expiration": "EXPIRES"})
+        fresh = self._teller.with_suffix(".new")
+        fresh.write_text(f"echo '{told}' | sed s/EXPIRES/$(date -u -d '{expires}' +%Y-%m-%dT%H:%M:%SZ)/\n")
+        fresh.rename(self._teller)
 
 
 @contextmanager
@@ -198,7 +199,7 @@ async def key_replaced(stage: Stage, lasts: bool) -> None:
     if lasts:
         await stage.credentials.let_expire()
         await stage.felt(lasts)
-    await stage.credentials.replace(lasts_s=2)
+    await stage.credentials.replace()
 
 
 async def clock_off(stage: Stage, lasts: bool) -> None:

@@ -113,7 +113,7 @@ class Workload:
 
     async def verdict(self) -> list[Promise]:
         """Settle what is unknown, seal what is silent, and hold what was told against what is there."""
-        async with self._sound() as log, asyncio.timeout(3 * WITHIN_S):
+        async with self._sound() as log, asyncio.timeout(2 * WITHIN_S):
             await asyncio.gather(*(self._resolve(log, *each) for each in list(self.ledger.unknown.items())))
             while not all(sealing.sealed for sealing in await log.seal()):  # noqa: ASYNC110 - others' clocks decide
                 await asyncio.sleep(AGAIN_S)
