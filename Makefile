@@ -6,12 +6,13 @@ ARGS   ?=
 SEEDS  ?= 1000
 SECONDS ?= 20
 FIRST  ?= 0
+MINUTES ?= 60
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit sbom format face test test-browser test-ceph screenshots demo docs bench bench-full bench-ceph bench-report bench-guard simulate model fuzz clean
+.PHONY: help check audit sbom format face test test-browser test-ceph soak screenshots demo docs bench bench-full bench-ceph bench-report bench-guard simulate model fuzz clean
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,8 +87,11 @@ scripts/ceph up "$$dir"; \
 $(1)
 endef
 
-test-ceph: $(VENV)/.test ## the contract on a real S3 service, brought up for the occasion; nothing is skipped
+test-ceph: $(VENV)/.test ## the contract, and trouble, on a real S3 service, brought up for the occasion; nothing is skipped
 	$(call with_ceph,$(BIN)/python -m pytest -m ceph $(ARGS))
+
+soak: $(VENV)/.test ## a log at work on Ceph under random troubles, MINUTES=60, detached; says where its report will be
+	$(BIN)/python -m tests.trouble --detach --minutes $(MINUTES) $(ARGS)
 
 test-browser: $(VENV)/.docs ## the console and the site in a headless Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
@@ -124,7 +128,7 @@ docs: $(VENV)/.docs ## the site, into site/; a warning is an error (so not --qui
 	@PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 	@echo "open file://$(CURDIR)/site/index.html"
 
-simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0
+simulate: $(VENV)/.test ## whole systems under SEEDS=1000 seeds from FIRST=0 (ARGS="--everything --coverage")
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 model: $(VENV)/.test ## the protocol's explicit-state models

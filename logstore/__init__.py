@@ -23,6 +23,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from logstore.appended import AppendedStatistics
 from logstore.clock import Clock, SystemClock
 from logstore.encryption import Keyring
 from logstore.errors import (
@@ -49,16 +50,18 @@ from logstore.event import Event, StoredEvent
 from logstore.filestore import RetrySettings, StoreStatistics
 from logstore.filestore.base import FileStore
 from logstore.finding import Finding, Progress
-from logstore.follower import FollowSettings
+from logstore.follower import FollowerStatistics, FollowSettings
 from logstore.frontier import Position
+from logstore.histogram import HistogramCounts
 from logstore.keys import StageId
-from logstore.log import Log, LogSettings
+from logstore.log import Log, LogSettings, LogStatistics
 from logstore.log import open_log as open
 from logstore.pins import Pin
 from logstore.protection import Protection
 from logstore.reader import Reader
 from logstore.receipt import Receipt
 from logstore.signature import SigningKey, Trust, Trusted
+from logstore.spans import Span, Tracer
 from logstore.stagelogs import Stage, StageLogs
 from logstore.stagepage import Block
 from logstore.writer import Writer, WriterSettings, WriterStatistics
@@ -105,6 +108,13 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Watching a process
+    "LogStatistics",
+    "AppendedStatistics",
+    "FollowerStatistics",
+    "HistogramCounts",
+    "Tracer",
+    "Span",
     # Protecting it
     "Protection",
     "Keyring",

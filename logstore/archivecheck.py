@@ -60,7 +60,7 @@ async def _check_archive(store: FileStore, record: Retired, progress: Progress) 
         if walked.is_absent:
             yield damage(name, "it is gone, and holds a retired chapter", RESTORE)
         elif walked.damage is not None:
-            yield damage(name, str(walked.damage), RESTORE)
+            yield damage(name, walked.damage, RESTORE)
         whole = whole and isinstance(walked.value, Contents)
         for finding in reading.take(name, walked.value) if whole and isinstance(walked.value, Contents) else ():
             yield finding
@@ -85,7 +85,7 @@ class _Chapter:
                 for (session, slot), (framed, columns) in sorted(block.segments.items()):
                     self._take_segment(session, slot, framed, columns)
             except Corrupt as error:
-                yield damage(name, str(error), RESTORE)
+                yield damage(name, error, RESTORE)
 
     def _take_entry(self, number: int, data: bytes) -> None:
         entry = decode_entry(self.record.chapter, number, data)

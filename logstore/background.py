@@ -29,10 +29,11 @@ from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from logstore.errors import InvalidArgument, LogStoreError
+from logstore.notices import Notices
 
 __all__ = ["Background", "Face", "Iteration", "inner", "iterate", "look", "wait"]
 
-_log = logging.getLogger(__name__)
+_say = Notices(logging.getLogger(__name__))
 
 END_S: Final = 1.0  # what closing everything at the end of the process may take
 LEAVE_S: Final = 0.2  # how long a call may go on whose ``with`` was left in another thread
@@ -323,7 +324,7 @@ class Background:
                 for entered in reversed(list(self._open.values())):
                     await _give_up(entered)
         except TimeoutError:
-            _log.warning("not closed at the end of the process, it took too long: %r", list(self._open.values()))
+            _say("left-open", what=[repr(entered) for entered in self._open.values()])
         for call in list(self._calls):
             if call.task is not None and not call.done():
                 call.set_exception(InvalidArgument(_ENDED))
@@ -367,8 +368,8 @@ async def _give_up(entered: Entered) -> None:
     error = SystemExit("its with was not left")
     try:
         await entered.__aexit__(type(error), error, None)
-    except Exception:  # noqa: BLE001 - others are to be closed, too
-        _log.warning("its with was not left, and it closed badly: %r", entered, exc_info=True)
+    except Exception as error:  # noqa: BLE001 - others are to be closed, too
+        _say("closed-badly", what=repr(entered), error=error)
 
 
 async def _closed(iterator: AsyncGenerator[Any, None]) -> None:

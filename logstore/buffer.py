@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from logstore.event import EncodedRow
+from logstore.event import EncodedEvent
 from logstore.receipt import Receipt
 
 __all__ = ["Batch", "Buffer"]
@@ -26,7 +26,7 @@ __all__ = ["Batch", "Buffer"]
 class Batch:
     """The events of one call, their size in bytes, and who waits for the answer."""
 
-    events: Sequence[EncodedRow]
+    events: Sequence[EncodedEvent]
     size: int
     waiter: asyncio.Future[Receipt]
 
@@ -94,7 +94,7 @@ class Buffer:
             self.held_events + events <= self._held_events_max and self.held_bytes + size <= self._held_bytes_max
         )
 
-    def put(self, events: Sequence[EncodedRow], size: int) -> Batch:
+    def put(self, events: Sequence[EncodedEvent], size: int) -> Batch:
         """Add the events of a call at the end."""
         loop = asyncio.get_running_loop()
         if not self._waiting:

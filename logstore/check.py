@@ -123,7 +123,7 @@ class _Check:
         """All passes."""
         identity = await fetch(self._store, STORE, lambda _, data: decode_identity(data))
         if identity.damage is not None:
-            yield damage(STORE, str(identity.damage), RESTORE)
+            yield damage(STORE, identity.damage, RESTORE)
         async with aclosing(self._walk_retired()) as findings:
             async for finding in findings:
                 yield finding
@@ -176,7 +176,7 @@ class _Check:
                     continue
                 self._count(walked)
                 if walked.damage is not None:
-                    yield damage(walked.key, str(walked.damage), RESTORE)
+                    yield damage(walked.key, walked.damage, RESTORE)
                     if key.chapter != self._first:
                         continue  # a bad name says nothing about the chapters before it
                 elif key.chapter > self._first:
@@ -262,7 +262,7 @@ class _Check:
             return
         entry = walked.value
         if entry is None:
-            what = str(walked.damage) if walked.damage else "listed, and gone when asked for"
+            what = walked.damage or "listed, and gone when asked for"
             yield damage(walked.key, what, RESTORE)
             self._expected, self._previous, self._chained = (chapter, number + 1), None, False
             self._unknown.append((address, self._expected))
@@ -274,7 +274,7 @@ class _Check:
             elif entry.stamp <= self._stamp:
                 raise Corrupt(f"entry's stamp does not exceed those before it stamp={entry.stamp} before={self._stamp}")
         except Corrupt as error:
-            yield damage(walked.key, str(error), RESTORE)
+            yield damage(walked.key, error, RESTORE)
         self._previous, self._chained, self._expected = entry, True, entry.successor
         self._stamp = max(self._stamp, entry.stamp)
         match entry.body:
@@ -352,7 +352,7 @@ class _Check:
         walked = await fetch(self._store, name, decode_named)
         self._count(walked)
         if walked.damage is not None:
-            self._foreign_findings.append(damage(name, str(walked.damage), next_step))
+            self._foreign_findings.append(damage(name, walked.damage, next_step))
 
     def _take_foreign(self, key: str) -> None:
         top = key.split("/", 1)[0]
@@ -408,9 +408,7 @@ class _Check:
                 yield damage(key, f"a final stands where {walked.key} says that a segment was stored", RESTORE)
             return
         if segment is None:
-            yield damage(
-                walked.key, str(walked.damage) if walked.damage else "listed, and gone when asked for", RESTORE
-            )
+            yield damage(walked.key, walked.damage or "listed, and gone when asked for", RESTORE)
             reading.tip = None
             return
         self._progress.segments += 1
@@ -425,7 +423,7 @@ class _Check:
             if reading.tip is not None:
                 reading.tip.after(segment)
         except Corrupt as error:
-            yield damage(walked.key, str(error), RESTORE)
+            yield damage(walked.key, error, RESTORE)
         sequence = segment.first_sequence + segment.count
         reading.tip = Tip(segment.key.slot + 1, sequence, segment.stamp, segment.digest)
         if segment.final:

@@ -35,7 +35,7 @@ class Claim:
 def encode_claim(claim: Claim) -> bytes:
     """Return the bytes of a claim. Raises InvalidArgument for an event that cannot be stored."""
     encoder = EventEncoder()
-    encoded = encoder.encode(claim.event())
+    *_, payload, meta = encoder.encode(claim.event())
     return encode_fields(
         ObjectType.CLAIM,
         {
@@ -46,8 +46,8 @@ def encode_claim(claim: Claim) -> bytes:
             "claimant": claim.claimant,
             "last_stamp": claim.last_stamp,
             "type": claim.type,
-            "data": encoded.payload,
-            "meta": encoded.meta,
+            "data": payload,
+            "meta": meta,
         },
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from logstore.entry import FLIGHTS_MAX
-from logstore.errors import Corrupt, Missing, Unavailable
+from logstore.errors import Corrupt, KeyNeeded, Missing, Unavailable
 from logstore.filestore.base import FileStore, Listed
 from logstore.keys import (
     ARCHIVE,
@@ -167,7 +167,7 @@ class Collector:
     async def _listed_chunks(self, standing: Standing) -> set[ChunkKey]:
         """The chunks that a manifest lists which is there: those of one that goes now are for the next round.
 
-        A manifest that cannot be read lists nothing that anybody can use. Read once by this process.
+        A manifest that nobody can read lists nothing that anybody can use. Read once by this process. Raises KeyNeeded.
         """
         listed: dict[ManifestKey, frozenset[ChunkKey]] = {}
         for records in standing.records.values():
@@ -175,6 +175,8 @@ class Collector:
                 if (known := self._chunks_of.get(key)) is None:
                     try:
                         known = frozenset(chunk.key for chunk in (await self._snapshots.manifest(key)).chunks)
+                    except KeyNeeded:
+                        raise  # to others it is whole, and they need what it lists
                     except (Corrupt, Missing):
                         continue
                 listed[key] = known

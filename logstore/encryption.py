@@ -7,7 +7,9 @@ Invariants:
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 import string
 import struct
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ __all__ = [
     "decode_header",
     "decrypt",
     "encrypt",
+    "path_shown",
     "plain_size",
     "read_hex_lines",
     "require_cryptography",
@@ -74,6 +77,11 @@ class Keyring:
         """The id of the key to encrypt with, and the key."""
         return self._first, self._keys[self._first]
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All of them."""
+        return tuple(self._keys.values())
+
     def key(self, id_: bytes) -> bytes | None:
         """The key of that id."""
         return self._keys.get(id_)
@@ -91,19 +99,44 @@ def read_hex_lines(path: str | Path) -> list[bytes]:
     """The 32 bytes that each line of a file of keys says. Raises InvalidArgument, without what stands there."""
     try:
         lines = Path(path).read_text("ascii").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise InvalidArgument(f"file of keys cannot be read path={path} cause={type(error).__name__}") from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(
+            f"file of keys cannot be read path={path_shown(path)} cause={type(error).__name__};"
+            " name a file that `logstore key` made"
+        ) from None
     keys = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         if len(text) != 2 * KEY_BYTES or not set(text) <= set(string.hexdigits):
-            raise InvalidArgument(f"not a key of {2 * KEY_BYTES} hexadecimal digits path={path} line={number}")
+            raise InvalidArgument(
+                f"not a key of {2 * KEY_BYTES} hexadecimal digits path={path_shown(path)} line={number}"
+            )
         keys.append(bytes.fromhex(text))
     if not keys:
-        raise InvalidArgument(f"file holds no key path={path}; make one with `logstore key`")
+        raise InvalidArgument(f"file holds no key path={path_shown(path)}; make one with `logstore key`")
     return keys
+
+
+def path_shown(path: str | Path) -> str:
+    """The path of a file as an error may tell it: on one line, and no key that was given in the file's stead.
+
+    >>> path_shown("/etc/logstore/keys"), path_shown("6b" * 32)
+    ('/etc/logstore/keys', '(a key itself)')
+    """
+    text = str(path)
+    if any(map(_is_like_a_key, text.split())):
+        return "(a key itself)"
+    return text if text.isprintable() else f"{text!r:.80}"
+
+
+def _is_like_a_key(word: str) -> bool:
+    try:
+        is_base64 = len(base64.b64decode(word, validate=True)) == KEY_BYTES
+    except ValueError:
+        is_base64 = False
+    return is_base64 or re.fullmatch(r"[0-9a-fA-F]{32,}", word) is not None
 
 
 def _key_id(key: bytes) -> bytes:

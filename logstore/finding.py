@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from logstore.errors import KeyNeeded, LogStoreError
+
 __all__ = ["RESTORE", "Finding", "Progress", "damage", "note"]
 
 RESTORE: Final = "restore it from a copy, or `logstore copy --accept-loss` into a new store"
+GIVE_KEY: Final = "it may well be whole: give this process the key, and check again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,9 @@ class Progress:
     events: int = 0
 
 
-def damage(key: str, what: str, next_step: str) -> Finding:
-    """Something that somebody must restore. ``what`` may be an error's message."""
-    return Finding("damage", key, _only_what(what, key), next_step)
+def damage(key: str, what: str | LogStoreError, next_step: str) -> Finding:
+    """Something that somebody must restore; what this process has no key for is not to be restored or given up."""
+    return Finding("damage", key, _only_what(str(what), key), GIVE_KEY if isinstance(what, KeyNeeded) else next_step)
 
 
 def note(key: str, what: str, next_step: str) -> Finding:

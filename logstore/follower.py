@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +30,15 @@ from logstore.errors import ClockSkew, LogStoreError, Missing, Unavailable
 from logstore.frontier import Frontier, OpenSession
 from logstore.keys import NUMBER_MAX, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.roster import gallop, is_tail
 from logstore.segment import Segment
 from logstore.witness import is_witnessed
 
 __all__ = ["Follower", "FollowSettings"]
+
+_log = logging.getLogger(__name__)
 
 CHECK_MS: Final = 60_000  # between looks beyond the ends
 OWED_MS: Final = 90_000  # half as long again as a writer leaves events without an entry above them
@@ -59,6 +63,20 @@ LOCAL: Final = FollowSettings(poll_ms_min=10, poll_ms_max=250)
 REMOTE: Final = FollowSettings(poll_ms_min=500, poll_ms_max=2_000)
 
 
+@dataclass(frozen=True, slots=True)
+class FollowerStatistics:
+    """How far a follower is. ``rounds``: how often it has polled, since it was started.
+
+    ``chapter``, ``entry``: the last of the roster that it has read. ``watermark``: a stamp, 0 at the beginning.
+    """
+
+    rounds: int
+    chapter: int
+    entry: int
+    open_sessions: int
+    watermark: int
+
+
 class Follower:
     """Keeps ``frontier`` at the log's ends. Started by the first reader that follows."""
 
@@ -75,6 +93,7 @@ class Follower:
         seal: Callable[[OpenSession], Awaitable[object]] | None,
         tick: Callable[[int], Awaitable[object]] | None,
         event_stamp: int,
+        seal_ms_max: int,
     ) -> None:
         self.frontier = frontier
         self._objects = objects
@@ -85,7 +104,9 @@ class Follower:
         self._on_entry = on_entry
         self._seal = seal
         self._tick = tick
+        self._seal_ms_max = seal_ms_max
         self._event_stamp = event_stamp  # at or above the last event taken in
+        self._say = Notices(_log, store=frontier.store_id.hex())
         self._owed_since_ms: int | None = None
         self._failure: Exception | None = None
         self._wake = asyncio.Event()
@@ -105,6 +126,18 @@ class Follower:
 
     def __repr__(self) -> str:
         return f"<Follower {self.frontier!r} rounds={self._rounds} failure={self._failure!r}>"
+
+    def statistics(self) -> FollowerStatistics:
+        """How far it is. Cost: O(open sessions). Any thread may call."""
+        last, sessions = self.frontier.last, list(self.frontier.sessions.values())
+        stamps = [session.tip.stamp for session in sessions]
+        return FollowerStatistics(
+            rounds=self._rounds,
+            chapter=last.chapter if last else 0,
+            entry=last.number if last else 0,
+            open_sessions=len(sessions),
+            watermark=min([last.stamp, *stamps]) if last else 0,
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -181,11 +214,13 @@ class Follower:
                     pause_ms = min(pause_ms * PAUSE_GROWTH, self._settings.poll_ms_max)
         except LogStoreError as error:
             self._failure = error
+            self._say("following-ended", error=error)
         except asyncio.CancelledError:
             self._failure = Unavailable("the log was closed while it was being followed")
             raise
         except Exception as error:  # a mistake of ours, or memory is out: nobody may be left waiting
             self._failure = error
+            self._say("following-ended", error=error)
             raise
         finally:
             assert self._failure is not None
@@ -367,7 +402,7 @@ class Follower:
         if self._seal is None or not self._settled_wanted:
             return
         for session in list(self.frontier.sessions.values()):
-            address, seal_ms = session.address, session.opened.seal_ms
+            address, seal_ms = session.address, min(session.opened.seal_ms, self._seal_ms_max)
             if address not in self.frontier.sessions:
                 continue  # ended while another was being sealed
             silent_ms = self._clock.elapsed_ms() - self._seen_ms[address]

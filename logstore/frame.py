@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgpack
 
 from logstore.errors import Corrupt, KeyNeeded
+from logstore.keys import STORE
 
 __all__ = [
     "DIGEST_BYTES",
@@ -148,7 +149,10 @@ def decode_envelope(key: str, data: bytes, flag: int) -> Frame:
         type_ = ObjectType.STORE  # of what is no frame decode_frame says why
     found = _PREFIX.unpack_from(data)[3] if data.startswith(MAGIC) and len(data) >= _PREFIX.size else flag
     if found != flag and not found & ENCRYPTED:  # in what is encrypted, the signature is within
-        raise Corrupt(f"object is not {word}, as its store should be key={key}; restore it, or open without protection")
+        next_step = (
+            "restore it" if key != STORE else "restore it; a store that was made plain is opened without protection"
+        )
+        raise Corrupt(f"object is not {word}, as its store should be key={key}; {next_step}")
     return decode_frame(key, data, type_, flag)
 
 

@@ -35,6 +35,11 @@ class Identity:
         """Where the roster's chain begins."""
         return self.digest if self.origin is None else self.origin
 
+    @property
+    def seal_ms_max(self) -> int:
+        """The longest that anybody waits before sealing a session: none that keeps to FORMAT §3 says a longer time."""
+        return self.grace_ms // 4
+
 
 def encode_identity(identity: Identity) -> bytes:
     """Return the bytes of the `store` object."""

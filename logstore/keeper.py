@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -30,6 +31,7 @@ from logstore.identity import Identity
 from logstore.keys import NONCE_BYTES, ArchiveKey, StageId, archive_key, retired_key
 from logstore.looks import Looks, StoreTime
 from logstore.needs import Needs
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.pins import Pins
 from logstore.retention import SNAPSHOTS_KEPT_MIN, held_up_by, uncovered_by
@@ -40,6 +42,8 @@ from logstore.stagechain import StageChain
 from logstore.stageretention import DroppedStageLog, StageRetention
 
 __all__ = ["KeepSettings", "Keeper", "Retirement"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Keeper:
             )
         self._settings = settings
         self._identity = identity
+        self._say = Notices(_log, store=roster.store)
         self._store = store
         self._objects = objects
         self._roster = roster
@@ -217,6 +222,7 @@ class Keeper:
         found = await self._looks.look(chapter)
         if found is None:
             raise Missing(f"an object is gone right after its creation key={retired_key(chapter)}; check the store")
+        self._say("chapter-retired", chapter=chapter, archives=len(found.archives))
         return Retirement(chapter, True, "snapshots hold all of it", len(found.archives))
 
     async def _closed_before(self, chapter: int) -> Entry | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from logstore.appended import Appended
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock
 from logstore.entry import Address, Entry, Exclusive, Open, Scope
@@ -40,12 +41,14 @@ from logstore.follower import Follower
 from logstore.frontier import OpenSession
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.roster import Roster
 from logstore.seal import create_final, seal_silent
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
+from logstore.spans import Tracer, span_of
 from logstore.unsettled import Question
 from logstore.writer import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, WriterSettings
 
@@ -97,6 +100,7 @@ class Lead:
         follow: Callable[[], Awaitable[Follower]],
         seal_silent_now: Callable[[], Awaitable[object]],
         stored: Callable[[SessionId], None],
+        tracer: Tracer | None = None,
     ) -> None:
         escape_name(name, "writer")
         self.name = name
@@ -114,6 +118,8 @@ class Lead:
         self._follow = follow
         self._seal_silent_now = seal_silent_now
         self._on_stored = stored
+        self._tracer = tracer
+        self._store_id = roster.store
         self._events = EventEncoder()
         self._segments = SegmentEncoder()
         self._buffer = Buffer(
@@ -122,6 +128,8 @@ class Lead:
             segment_events_max=APPEND_EVENTS_MAX,
             segment_bytes_max=APPEND_BYTES_MAX,
         )
+        self._appended = Appended()
+        self._say = Notices(_log, store=roster.store, writer=name)
         self._session: _Session | None = None
         self._under_way: Segment | None = None
         self._lost: LogStoreError | None = None
@@ -143,6 +151,11 @@ class Lead:
     def address(self) -> Address | None:
         """The session that it leads by; None before it leads. Cost: none."""
         return self._session.id[:2] if self._session is not None else None
+
+    @property
+    def appended(self) -> Appended:
+        """What it has appended, counted on. Cost: none."""
+        return self._appended
 
     @property
     def is_over(self) -> bool:
@@ -183,8 +196,10 @@ class Lead:
         session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
         await self._end_predecessors(follower, opened.address)
         self._session = session
+        self._appended.sessions_opened += 1
         self._heed_newest()
         self.require()
+        self._say("lead-acquired", session=_place(session.id), kinds=self.kinds)
         self._pump = asyncio.create_task(self._run(), name=f"logstore lead {self.name}")
 
     def _holder(self, newest: Entry | None) -> Address | None:
@@ -247,19 +262,24 @@ class Lead:
         self.require()
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        encoded = [self._events.encode(event) for event in events]
+        encoded = self._events.encode_all(events)
         size = payload_bytes(encoded)
         if len(events) > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX:
             raise LimitExceeded(
                 f"too much at once events={len(events)} limit={APPEND_EVENTS_MAX} bytes={size}"
                 f" limit={APPEND_BYTES_MAX}; commit less at a time"
             )
-        await self._buffer.enter(len(events), size)
-        self.require()
-        batch = self._buffer.put(encoded, size)
-        batch.waiter.add_done_callback(_hear)
-        self._wake.set()
-        return await asyncio.shield(batch.waiter)
+        with span_of(
+            self._tracer, "logstore.append", store=self._store_id, writer=self.name, events=len(events)
+        ) as span:
+            await self._buffer.enter(len(events), size)
+            self.require()
+            batch = self._buffer.put(encoded, size)
+            batch.waiter.add_done_callback(_hear)
+            self._wake.set()
+            receipt = await asyncio.shield(batch.waiter)
+            span.note(chapter=receipt.chapter, session=receipt.session, slot=receipt.slot)
+            return receipt
 
     # Staying
 
@@ -271,7 +291,8 @@ class Lead:
                 if session.ended or self._is_too_old(session):
                     await self._roll_over(session)
                 elif self._buffer:
-                    await self._commit(session, self._buffer.take())
+                    began_s = self._buffer.since_s
+                    await self._commit(session, self._buffer.take(), began_s)
                 elif self._closing:
                     await self._say_goodbye(session)
                     return
@@ -327,6 +348,8 @@ class Lead:
         """Lead no more; what was first is told."""
         if self._lost is None:
             self._lost = error
+            if not self._closing:
+                self._say("lead-lost", kinds=self.kinds, error=error)
         self._wake.set()
         self._moved.set()
 
@@ -334,8 +357,8 @@ class Lead:
         self._buffer.release(batch)
         batch.refuse(type(error)(str(error)) if not isinstance(error, Unknown) else error)
 
-    async def _commit(self, session: _Session, batches: list[Batch]) -> None:
-        """Store one segment, empty where there is nothing to say, and answer."""
+    async def _commit(self, session: _Session, batches: list[Batch], began_s: float = 0) -> None:
+        """Store one segment, empty where there is nothing to say, and answer. The first batch came at ``began_s``."""
         self._beat_ms = None
         data, segment = self._segments.encode(
             session.id.segment_key(session.tip.slot),
@@ -354,6 +377,9 @@ class Lead:
             self._refuse_all(batches, error)
         except NotStored as error:
             session.ended = True
+            self._appended.events_not_stored += segment.count
+            if batches:
+                self._say("events-not-stored", events=segment.count, error=error)
             self._refuse_all(batches, error)
         except LogStoreError as error:
             self._lose(self._give_up(segment, batches, error))
@@ -362,6 +388,9 @@ class Lead:
             raise
         else:
             self._acknowledge(session, segment, len(data), batches)
+            if batches:
+                seconds = asyncio.get_running_loop().time() - began_s
+                self._appended.store(events=segment.count, batches=len(batches), size=len(data), seconds=seconds)
         finally:
             self._under_way = None
 
@@ -391,7 +420,7 @@ class Lead:
             if found.digest != segment.digest:
                 raise Fenced(f"another took over: it sealed our session key={_name(segment)}") from None
         except Unavailable as error:
-            _log.warning("commit given up: %s", error)
+            self._say("creation-given-up", key=_name(segment), error=error)
             sealed = await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
             if sealed is None:
                 raise Unavailable(f"a slot was taken and is empty again key={_name(segment)}") from error
@@ -424,6 +453,9 @@ class Lead:
     def _give_up(self, segment: Segment, batches: list[Batch], cause: LogStoreError) -> LogStoreError:
         """Nobody knows whether it is stored: so we do not know what we have acknowledged, and lead no more."""
         key, seq = segment.key, segment.first_sequence
+        self._appended.events_unknown += segment.count
+        if batches:
+            self._say("events-unknown", key=_name(segment), events=segment.count, error=cause)
         for batch in batches:
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
             token = Question(receipt, segment.digest).token()
@@ -451,6 +483,7 @@ class Lead:
         self._on_stored(session.id)
         now_ms = self._clock.elapsed_ms()
         self._session = _Session(SessionId.of(opened), Tip.of(opened), now_ms, now_ms)
+        self._appended.sessions_opened += 1
         self._rolling_over = False
         self._heed_newest()
         self._moved.set()
@@ -459,7 +492,7 @@ class Lead:
         try:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
-            _log.warning("session could not be ended, others will seal it: %s", error)
+            self._say("session-not-ended", session=_place(session.id), error=error)
         self._on_stored(session.id)
 
     async def aclose(self) -> None:
@@ -526,6 +559,10 @@ class Lead:
 def _name(segment: Segment) -> str:
     key = segment.key
     return segment_key(key.writer, key.chapter, key.session, key.slot)
+
+
+def _place(session: SessionId) -> str:
+    return f"{session.chapter}/{session.number}"
 
 
 def _hear(answer: asyncio.Future[Any]) -> None:

@@ -7,13 +7,15 @@ retries and meters, the clock, the memory of objects, the roster, and one follow
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+from logstore.appended import Appended, AppendedStatistics
 from logstore.catchup import catch_up
 from logstore.claims import Claims
 from logstore.clock import Clock, StampClock, SystemClock
@@ -27,17 +29,26 @@ from logstore.errors import (
     NotFound,
     Unknown,
 )
-from logstore.filestore import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, open_filestore, require_safe
+from logstore.filestore import (
+    MeteredStore,
+    RetryingStore,
+    RetrySettings,
+    StoreStatistics,
+    TracedStore,
+    open_filestore,
+    require_safe,
+)
 from logstore.filestore.base import FileStore
 from logstore.filestore.local import LocalStore
 from logstore.finding import Finding, Progress
-from logstore.follower import LOCAL, REMOTE, Follower, FollowSettings
+from logstore.follower import LOCAL, REMOTE, Follower, FollowerStatistics, FollowSettings
 from logstore.frontier import Frontier, OpenSession, Position, closed_by
 from logstore.gone import decode_gone
 from logstore.identity import HISTORIES, ID_BYTES, Identity, decode_identity, encode_identity
 from logstore.keys import STORE, ManifestKey, StageId, entry_key, retired_key, stage_gone_key, stages_prefix
 from logstore.lead import Lead
 from logstore.looks import Look, Looks, StoreTime
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.pins import PIN_MS, Pin, Pins
 from logstore.protection import Protection, protect
@@ -48,6 +59,7 @@ from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
 from logstore.snapshots import Snapshots
+from logstore.spans import Tracer, span_of
 from logstore.stagechain import StageChain
 from logstore.stagelisting import listed_stages
 from logstore.stagelogs import Stage
@@ -58,12 +70,15 @@ if TYPE_CHECKING:
     from logstore.keeper import Keeper, KeepSettings
     from logstore.survey import OpenSessionSurvey, Sealing, Survey
 
-__all__ = ["Log", "LogSettings", "open_log"]
+__all__ = ["Log", "LogSettings", "LogStatistics", "open_log"]
+
+_log = logging.getLogger(__name__)
 
 CREATION_DEADLINES_BEFORE_SEAL: Final = 4  # an answer may be lost, the creation retried, the final likewise
 REMOTE_LINGER_MS: Final = 10
 GRACE_MS: Final = 24 * 3_600_000
 TICK_SESSIONS_MAX: Final = 10_000
+T = TypeVar("T", Writer, Lead)
 _NOT_OPEN: Final = "this log is not open; use it inside its async with"
 
 
@@ -85,6 +100,29 @@ class LogSettings:
     seal: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """What this process does with a log, as of now. Counts are since it was opened; they only rise.
+
+    ``requests``: every attempt, by verb; ``retries``: how many of them were not the first. ``appended``: by all writers
+    and leads, closed ones too; ``buffered_*`` and ``flights``: what is not acknowledged yet. ``following``: how far its
+    follower is, None where nobody follows. ``skew_ms``: how far the store's clock is ahead of this machine's.
+
+    >>> async def slow_appends(log):
+    ...     seen = log.statistics().appended.seconds
+    ...     return sum(n for n, bound in zip(seen.counts, [*seen.bounds, 99]) if bound > 1)
+    """
+
+    requests: StoreStatistics
+    retries: Mapping[str, int]
+    appended: AppendedStatistics
+    buffered_events: int
+    buffered_bytes: int
+    flights: int
+    following: FollowerStatistics | None
+    skew_ms: int
+
+
 def open_log(
     store: str | FileStore,
     *,
@@ -94,6 +132,7 @@ def open_log(
     history: str = "full",
     grace_ms: int = GRACE_MS,
     protection: Protection | None = None,
+    tracer: Tracer | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
@@ -101,7 +140,8 @@ def open_log(
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
     unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
-    ``clock`` and ``rng`` are for tests.
+    ``tracer`` is told what goes on for how long, ``logstore.otel.OpenTelemetry()`` say. ``clock`` and ``rng`` are for
+    tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
@@ -122,6 +162,7 @@ def open_log(
         history=history,
         grace_ms=grace_ms,
         protection=protection,
+        tracer=tracer,
         clock=clock or SystemClock(),
         rng=rng or random.Random(secrets.randbits(128)),
     )
@@ -151,6 +192,7 @@ class Log:
         history: str,
         grace_ms: int,
         protection: Protection | None,
+        tracer: Tracer | None,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -159,9 +201,10 @@ class Log:
         if type(grace_ms) is not int or not 1 <= grace_ms < 1 << 63:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._local = store if isinstance(store, LocalStore) else None
-        self._metered = MeteredStore(store)
-        retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
-        self._store = protect(retrying, protection)
+        self._tracer = tracer
+        self._metered = MeteredStore(TracedStore(store, tracer) if tracer is not None and tracer.requests else store)
+        self._retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
+        self._store = protect(self._retrying, protection)
         self._settings = settings
         self._read_only = read_only
         self._create = create
@@ -179,18 +222,22 @@ class Log:
         self._starting_follower = asyncio.Lock()
         self._writers: list[Writer] = []
         self._leads: list[Lead] = []
+        self._appended_before = Appended()  # by those that are over
 
     def __repr__(self) -> str:
         return f"<Log {self._store!r} writers={len(self._writers)} follower={self._follower!r}>"
 
     async def __aenter__(self) -> Log:
         try:
-            self._identity = await self._read_or_create_identity()
+            with span_of(self._tracer, "logstore.open", read_only=self._read_only) as span:
+                self._identity = await self._read_or_create_identity()
+                span.note(store=self._identity.id.hex())
         except BaseException:
             await self._store.aclose()
             raise
         self._looks_ = Looks(self._store, self._store_time, self._identity.grace_ms)
         self._roster_ = Roster(self._identity, self._objects, self._looks_, self._stamps, self._rng)
+        self._say = Notices(_log, store=self._roster_.store)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -287,7 +334,7 @@ class Log:
             roster=self._roster,
             looks=self._looks,
             snapshots=self.snapshots,
-            pins=self._pins,
+            pins=self.pins,
             stamps=self._stamps,
             store_time=self._store_time,
             rng=self._rng,
@@ -297,7 +344,8 @@ class Log:
         )
 
     @property
-    def _pins(self) -> Pins:
+    def pins(self) -> Pins:
+        """The pins of this log: who asks for patience. Cost: none."""
         return Pins(self._store, self._objects, self._store_time)
 
     def pin(self, owner: str, after: Position | str | None = None, *, for_ms: int = PIN_MS) -> Pin:
@@ -311,7 +359,7 @@ class Log:
         self._require_writable()
         position = Position.parse(after) if isinstance(after, str) else after
         return Pin(
-            self._pins, self._first_needed, self._looks, rng=self._rng, owner=owner, after=position, for_ms=for_ms
+            self.pins, self._first_needed, self._looks, rng=self._rng, owner=owner, after=position, for_ms=for_ms
         )
 
     async def _first_needed(self, after: Position | None) -> int:
@@ -353,6 +401,11 @@ class Log:
         return self._settings.follow or (REMOTE if self._store.remote else LOCAL)
 
     @property
+    def tracer(self) -> Tracer | None:
+        """Who is told of spans, if anybody. Cost: none."""
+        return self._tracer
+
+    @property
     def read_only(self) -> bool:
         """Whether it was opened so as to write nothing. Cost: none."""
         return self._read_only
@@ -360,6 +413,24 @@ class Log:
     def requests(self) -> StoreStatistics:
         """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
         return self._metered.statistics()
+
+    def statistics(self) -> LogStatistics:
+        """What this process does with the log. Cost: O(open sessions). Any thread may call."""
+        appended = Appended()
+        appended.add(self._appended_before)
+        writers = [writer.statistics() for writer in self._writers]
+        for each in [*(writer.appended for writer in self._writers), *(lead.appended for lead in self._leads)]:
+            appended.add(each)
+        return LogStatistics(
+            requests=self.requests(),
+            retries=dict(self._retrying.retries),
+            appended=appended.statistics(),
+            buffered_events=sum(writer.buffered_events for writer in writers),
+            buffered_bytes=sum(writer.buffered_bytes for writer in writers),
+            flights=sum(writer.flights for writer in writers),
+            following=self._follower.statistics() if self._follower is not None else None,
+            skew_ms=self._stamps.skew_ms,
+        )
 
     # Writing
 
@@ -386,8 +457,9 @@ class Log:
             seal_ms_beyond_idle=beyond_idle_ms,
             post_tick=self._post_tick,
             stored=self._take_own,
+            tracer=self._tracer,
         )
-        self._writers = [known for known in self._writers if not known.is_closed]
+        self._writers = self._without_ended(self._writers, lambda known: known.is_closed)
         self._writers.append(writer)
         return writer
 
@@ -413,10 +485,21 @@ class Log:
             follow=self._follow_from_tail,
             seal_silent_now=self.seal,
             stored=self._take_own,
+            tracer=self._tracer,
         )
-        self._leads = [known for known in self._leads if not known.is_over]
+        self._leads = self._without_ended(self._leads, lambda known: known.is_over)
         self._leads.append(lead)
         return lead
+
+    def _without_ended(self, known: list[T], is_over: Callable[[T], bool]) -> list[T]:
+        """Those that go on; what the others have appended stays counted."""
+        going_on = []
+        for each in known:
+            if is_over(each):
+                self._appended_before.add(each.appended)
+            else:
+                going_on.append(each)
+        return going_on
 
     def _require_bearable(self, idle_ms: int) -> int:
         """How long after its idle time a session may be sealed; InvalidArgument where the grace is too short."""
@@ -540,6 +623,7 @@ class Log:
                 seal=self._seal_session if may_seal else None,
                 tick=self._post_tick if may_seal else None,
                 event_stamp=self._stamps.last,
+                seal_ms_max=self.identity.seal_ms_max,
             )
         return follower
 
@@ -662,6 +746,7 @@ class Log:
         final = await seal_silent(session, self._objects, self._looks, self._stamps)
         if final is None:
             return False
+        self._say_sealed(session.id.writer, session.address)
         newest = self._roster.newest
         if newest is None or newest.stamp < session.tip.stamp:
             with suppress(LogStoreError):  # only the watermark waits; whoever needs it posts one
@@ -734,7 +819,11 @@ class Log:
             )
         if final is None:
             return Sealing(session, False, "it has gone on, ended or been retired meanwhile")
+        self._say_sealed(session.writer, (session.chapter, session.session))
         return Sealing(session, True, f"sealed at slot {final.key.slot}")
+
+    def _say_sealed(self, writer: str, session: Address) -> None:
+        self._say("session-sealed", writer=writer, session=f"{session[0]}/{session[1]}")
 
     async def close_chapter(self) -> bool:
         """End the newest chapter; new sessions open in the next. False: it holds no session, or another ended it.
@@ -755,6 +844,7 @@ class Log:
         closed = await self._roster.post(decide)
         if closed is not None:
             await self._roster.post(lambda _: None)  # creates the next chapter's begin on its way
+            self._say("chapter-ended", chapter=chapter)
         return closed is not None
 
     async def _holds_session(self, chapter: int, last: int) -> bool:

@@ -18,7 +18,6 @@ from logstore.filestore.base import FileStore, Listed
 from logstore.keys import CHUNKS, ChunkKey, Fold, ManifestKey, RegistrationKey, chunk_key, parse_key
 from logstore.looks import Looks, Moment, StoreTime
 from logstore.manifest import Manifest, ManifestChunk
-from logstore.pin import PinRecord
 from logstore.pins import Pins
 from logstore.retention import Standing
 from logstore.roster import Roster
@@ -120,14 +119,7 @@ class Needs:
                 floors[fold] = await self._floor(of_fold, chunks)
             else:
                 dropped[fold] = of_fold.created_ms[RegistrationKey(fold, of_fold.registrations - 1)]
-        return Standing(records, floors, unreadable, dropped, await self._live_pins())
-
-    async def _live_pins(self) -> list[PinRecord]:
-        """The pins that have not expired; listed again where one was renewed and collected in between."""
-        while True:
-            newest = [await self._pins.newest(pin) for pin in await self._pins.listed()]
-            if None not in newest:
-                return [pin for pin in newest if pin is not None and pin.expires_ms > self._store_time.latest_ms]
+        return Standing(records, floors, unreadable, dropped, await self._pins.live())
 
     async def chunks(self) -> dict[ChunkKey, Listed]:
         """Every chunk there is. Cost: a LIST per 1,000 keys."""

@@ -9,10 +9,11 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
 
+from logstore.clock import MEASUREMENT_ERROR_MS
 from logstore.errors import AlreadyExists, Corrupt, InvalidArgument, Trimmed, Unavailable
 from logstore.filestore.base import FileStore
 from logstore.frontier import Position
@@ -56,16 +57,27 @@ class Pins:
     async def newest(self, pin: ListedPin) -> PinRecord | None:
         """The newest renewal of a pin; one that cannot be read needs everything, for as long as any pin may.
 
-        None: it is gone. Cost: a GET.
+        None: it is gone. None is believed to last longer than any may. Cost: a GET.
         """
-        key = pin.keys[-1]
+        key, longest_ms = pin.keys[-1], pin.created_ms + PIN_MS_MAX + MEASUREMENT_ERROR_MS
         blob = await self._objects.get(pin_key(key))
         if blob is None:
             return None
         try:
-            return decode_pin(key, blob.data)
+            record = decode_pin(key, blob.data)
         except Corrupt:
-            return PinRecord(key, "unreadable", 0, pin.created_ms + PIN_MS_MAX)
+            return PinRecord(key, "unreadable", 0, longest_ms)
+        return replace(record, expires_ms=min(record.expires_ms, longest_ms))
+
+    async def live(self) -> list[PinRecord]:
+        """The pins that have not expired. Cost: a LIST per 1,000 keys, a GET per pin.
+
+        They are listed again where one was renewed and collected in between.
+        """
+        while True:
+            newest = [await self.newest(pin) for pin in await self.listed()]
+            if None not in newest:
+                return [pin for pin in newest if pin is not None and pin.expires_ms > self._store_time.latest_ms]
 
     async def create(self, pin: PinRecord) -> None:
         """Create a pin. Cost: a PUT. Raises Unavailable."""

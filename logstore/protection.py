@@ -24,8 +24,9 @@ class Protection:
     A store is protected from its birth, or never: whoever opens it says the same. Without ``signing_key`` nothing can
     be written where there is ``trust``. ``entropy``: that many random bytes, for tests.
 
-    Raises InvalidArgument where it protects nothing, where the signing key is not among the trusted, or where the
-    package cryptography is not installed. Needs ``logstore[protection]``.
+    Raises InvalidArgument where it protects nothing, where the signing key is not among the trusted, where the keyring
+    holds the signing key of somebody trusted, or where the package cryptography is not installed. Needs
+    ``logstore[protection]``.
 
     >>> import asyncio, logstore
     >>> async def example():
@@ -53,6 +54,8 @@ class Protection:
             if self.trust is None:
                 raise InvalidArgument("a signing key needs trust: readers verify what it signs; give both")
             self.trust.whose(self.signing_key.public)
+        if self.keyring is not None and self.trust is not None:
+            _require_apart(self.keyring, self.trust)
 
     @classmethod
     def from_environment(
@@ -71,6 +74,16 @@ class Protection:
             None if trust is None else Trust.load(trust),
             None if signing_key is None else SigningKey.load(signing_key),
         )
+
+
+def _require_apart(keyring: Keyring, trust: Trust) -> None:
+    """Raise InvalidArgument where a key of the keyring is one that somebody trusted signs with."""
+    for key in keyring.keys:
+        if (signer := trust.find(SigningKey(key).public)) is not None:
+            raise InvalidArgument(
+                f"a signing key is in the keyring, so that all who read could sign name={signer.name};"
+                " encrypt with a key of its own"
+            )
 
 
 def protect(store: FileStore, protection: Protection | None) -> FileStore:

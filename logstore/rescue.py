@@ -28,7 +28,7 @@ from logstore.entry import (
     encode_entry,
     next_entry,
 )
-from logstore.errors import InvalidArgument, Unavailable
+from logstore.errors import InvalidArgument, KeyNeeded, Unavailable
 from logstore.filestore import require_safe
 from logstore.filestore.base import FileStore
 from logstore.finding import Finding, Progress
@@ -85,10 +85,13 @@ async def rescue(
     """Make an empty ``target`` a store of all that is left in ``source``; tell ``on_loss`` what is not in it.
 
     Cost: a LIST per 1,000 keys, twice for segments and snapshots; segments, manifests and chunks are fetched twice.
-    Raises InvalidArgument where the target is not empty, NotFound where there is no log, Unavailable.
+    Raises InvalidArgument where the target is not empty, NotFound where there is no log, KeyNeeded where the source is
+    protected in another way than it is read, Unavailable.
     """
     await _require_empty(target)
     stored = await fetch(source, STORE, lambda _, data: decode_identity(data))
+    if isinstance(stored.damage, KeyNeeded):
+        raise stored.damage
     root = stored.value.root if stored.value else None
     remains = await survey_remains(source, root)
     if stored.value is None:

@@ -104,6 +104,11 @@ class Roster:
         self._first_unretired = 0  # at least
         self._posting = asyncio.Lock()
 
+    @property
+    def store(self) -> str:
+        """The id of the store whose roster it is, as people write it. Cost: none."""
+        return self._identity.id.hex()
+
     def __repr__(self) -> str:
         return f"<Roster newest={self._newest.address if self._newest else None}>"
 

@@ -22,7 +22,7 @@ import msgpack
 import zstandard
 
 from logstore.errors import Corrupt
-from logstore.event import NAME_BYTES_MAX, EncodedRow
+from logstore.event import NAME_BYTES_MAX, EncodedEvent
 from logstore.frame import ObjectType, decode_frame, encode_frame, unpack
 from logstore.keys import SegmentKey, segment_key
 
@@ -105,7 +105,7 @@ class SegmentEncoder:
     def encode(
         self,
         key: SegmentKey,
-        events: Sequence[EncodedRow],
+        events: Sequence[EncodedEvent],
         *,
         first_sequence: int,
         stamp: int,
@@ -156,7 +156,7 @@ class SegmentEncoder:
         return framed + stored, segment
 
 
-def _pack_columns(events: Sequence[EncodedRow]) -> tuple[Columns, bytes]:
+def _pack_columns(events: Sequence[EncodedEvent]) -> tuple[Columns, bytes]:
     kinds, keys, types, payloads, all_metas = zip(*events, strict=True)
     kind_names, kind_codes, kind_bytes = _to_names(kinds)
     type_names, type_codes, type_bytes = _to_names(types)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from logstore.claim import decode_claim
-from logstore.encryption import read_hex_lines, require_cryptography
+from logstore.encryption import path_shown, read_hex_lines, require_cryptography
 from logstore.entry import Open, decode_entry
 from logstore.errors import Corrupt, InvalidArgument, KeyNeeded
 from logstore.frame import DIGEST_BYTES, SIGNED, ObjectType, decode_envelope, encode_frame, frame_size
@@ -66,7 +66,7 @@ class SigningKey:
         """Read a file with one line of 64 hexadecimal digits. Raises InvalidArgument, without what stands there."""
         secret, *others = read_hex_lines(path)
         if others:
-            raise InvalidArgument(f"file holds more than one signing key path={path}; name a file with one")
+            raise InvalidArgument(f"file holds more than one signing key path={path_shown(path)}; name a file with one")
         return cls(secret)
 
     def sign(self, message: bytes) -> bytes:
@@ -121,15 +121,21 @@ class Trust:
         try:
             tables = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise InvalidArgument(f"file of trust cannot be read path={path} cause={error!s:.80}") from None
+            cause = type(error).__name__ if isinstance(error, OSError) else f"{error!s:.80}"  # which quotes the path
+            raise InvalidArgument(f"file of trust cannot be read path={path_shown(path)} cause={cause}") from None
         return cls(tuple(_trusted(path, name, table) for name, table in tables.items()))
+
+    def find(self, public: bytes) -> Trusted | None:
+        """The writer that has a public key; None: nobody has."""
+        found = self._by_id.get(_key_id(public))
+        return None if found is None else found[0]
 
     def whose(self, public: bytes) -> Trusted:
         """The writer that has a public key. Raises InvalidArgument where none has."""
-        found = self._by_id.get(_key_id(public))
+        found = self.find(public)
         if found is None:
             raise InvalidArgument(f"signing key is not among the trusted public={public.hex()}; add it there")
-        return found[0]
+        return found
 
     def signer(self, id_: bytes) -> tuple[Trusted, bytes] | None:
         """The writer and the public key of that id."""
@@ -179,7 +185,10 @@ def verify(name: str, data: bytes, trust: Trust) -> bytes:
     id_, signature = _BODY.unpack(envelope.body)
     found = trust.signer(id_)
     if found is None:
-        raise KeyNeeded(f"object is signed with a key that is not trusted key={name} key_id={id_.hex()}; add it")
+        raise KeyNeeded(
+            f"object is signed with a key that is not trusted key={name} key_id={id_.hex()};"
+            " add it if it is one of yours, else restore the object"
+        )
     signer, public = found
     if not _is_signed(public, signature, _message(name, held, frame_bytes)):
         raise Corrupt(f"signature is not of this object key={name} signer={signer.name}; restore it")

@@ -111,7 +111,7 @@ class _Snapshots:
         if isinstance(key, RegistrationKey):
             self._registered.add(key.fold)
         if record.damage is not None:
-            yield damage(record.key, str(record.damage), _NEXT)
+            yield damage(record.key, record.damage, _NEXT)
         elif isinstance(record.value, Manifest):
             summed = _Summed(record.value)
             self._manifests.append(summed)
@@ -153,7 +153,7 @@ class _Snapshots:
         chunk = walked.value
         assert chunk is None or isinstance(chunk, Chunk)
         if chunk is None:
-            what = str(walked.damage) if walked.damage else "it is gone, and a snapshot lists it"
+            what = walked.damage or "it is gone, and a snapshot lists it"
             yield damage(walked.key, what, _NEXT)
         digests = [] if chunk is None else list(map(row_digest, chunk.keys, chunk.states))
         for summed, listed in listing:

@@ -79,7 +79,7 @@ class _StageCheck:
                     record = await self._record(stage.id)
                     self._count(record)
                     if record.damage is not None:
-                        self.found.append(damage(record.key, str(record.damage), RESTORE))
+                        self.found.append(damage(record.key, record.damage, RESTORE))
 
     async def _record(self, stage: StageId) -> Walked[Gone]:
         return await fetch(self._store, stage_gone_key(stage), lambda _, data: decode_gone(stage, data))
@@ -125,7 +125,7 @@ class _StageCheck:
         page, first, reading.next = walked.value, reading.next == 0, reading.next + 1
         if page is None:
             reading.last, reading.is_whole = None, False
-            return [damage(walked.key, str(walked.damage or "listed, and gone when asked for"), RESTORE)]
+            return [damage(walked.key, walked.damage or "listed, and gone when asked for", RESTORE)]
         findings: list[Finding] = []
         indices = [block.index for block in page.blocks]
         twice = [index for index in indices if index in reading.stored]
@@ -138,7 +138,7 @@ class _StageCheck:
             if reading.is_whole and (page.head.run, page.head.stop) != reading.stored.last:
                 raise Corrupt("it says that other indices are stored than are")
         except Corrupt as error:
-            findings.append(damage(walked.key, str(error), RESTORE))
+            findings.append(damage(walked.key, error, RESTORE))
         reading.last = page.head
         return findings
 

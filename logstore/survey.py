@@ -12,7 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -83,6 +84,9 @@ class Survey:
 
     ``newest_stamp``: the greatest of any event, ``newest_entry_stamp`` of any roster entry; 0 without one.
     ``skew_ms``: how far the store's clock is ahead of this machine's. ``now_ms``: the store's time, None: not told.
+    ``chapter_begun_ms``: when the newest chapter began, by its first entry; ``chapter_sessions`` were opened in it.
+    ``oldest_ended_ms``: when the oldest chapter that is not retired ended, None: it has not. ``left_over``: objects of
+    chapters retired a grace ago or longer, ``left_over_since_ms``: since when the first of them could be deleted.
 
     >>> async def who_writes(log):
     ...     return [session.writer for session in (await log.survey()).open_sessions]
@@ -106,6 +110,11 @@ class Survey:
     newest_entry_stamp: int
     now_ms: int | None
     skew_ms: int
+    chapter_begun_ms: int | None = None
+    chapter_sessions: int = 0
+    oldest_ended_ms: int | None = None
+    left_over: int = 0
+    left_over_since_ms: int | None = None
 
     @property
     def watermark_lag_ms(self) -> int:
@@ -156,17 +165,23 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
     Cost: a LIST per 1,000 keys; one GET per roster entry and per session, up to ``flights`` more per session that
     has not ended. Memory: a few hundred bytes per session. Raises Corrupt, Missing (run `logstore check`), Unavailable.
     """
-    first, frontier = await _first_chapter(store, identity)
+    retired_ms = await _retired_chapters(store)
+    first, frontier = await _first_chapter(store, identity, max(retired_ms, default=None))
     opened: dict[Address, Walked[Entry]] = {}
-    entries, now_ms = 0, None
-    async with aclosing(walk(store, _entries(store, first), _decode_entry)) as walked_entries:
+    left: Counter[int] = Counter()
+    entries, now_ms, begun_ms, oldest_ended_ms = 0, None, None, None
+    async with aclosing(walk(store, _entries(store, first, left), _decode_entry)) as walked_entries:
         async for walked in walked_entries:
             entry = _require(walked)
             frontier.take_entry(entry)
             entries, now_ms = entries + 1, walked.now_ms
+            if entry.number == 0:
+                begun_ms = stamp_ms(entry.stamp)
+            if entry.chapter == first and isinstance(entry.body, Closed):
+                oldest_ended_ms = stamp_ms(entry.stamp)
             if entry.address in frontier.sessions:
                 opened[entry.address] = walked
-    slots = await _list_slots(store, first)
+    slots = await _list_slots(store, first, left)
     lasts: list[Segment] = []
     segments = events = stored = 0
     open_sessions: list[tuple[OpenSession, _Ending, _Slots, Walked[Entry]]] = []
@@ -191,6 +206,8 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
                 session.tip = Tip(ending.slots, ending.events, segment.stamp, segment.digest)
                 open_sessions.append((session, ending, listed, opened[session.address]))
     holder = frontier.holder()
+    newest_chapter = frontier.last.chapter if frontier.last else first
+    left_over, left_over_since_ms = _left_over(left, retired_ms, identity.grace_ms, now_ms)
     survey = Survey(
         store_id=identity.id.hex(),
         created_ms=identity.created_ms,
@@ -201,7 +218,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         entries=entries,
         sessions=len(opened),
         open_sessions=tuple(
-            _survey_session(session, ending, listed, entry, session is holder)
+            _survey_session(session, ending, listed, entry, holds=session is holder, seal_ms_max=identity.seal_ms_max)
             for session, ending, listed, entry in open_sessions
         ),
         writers=tuple(survey for _, survey in sorted(writers.items(), key=lambda item: item[0].encode())),
@@ -213,6 +230,11 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         newest_entry_stamp=frontier.last.stamp if frontier.last else 0,
         now_ms=now_ms,
         skew_ms=skew_ms,
+        chapter_begun_ms=begun_ms,
+        chapter_sessions=sum(chapter == newest_chapter for chapter, _ in opened),
+        oldest_ended_ms=oldest_ended_ms,
+        left_over=left_over,
+        left_over_since_ms=left_over_since_ms,
     )
     return survey, frontier
 
@@ -233,7 +255,7 @@ def _count(writers: dict[str, WriterSurvey], session: OpenSession, ending: _Endi
 
 
 def _survey_session(
-    session: OpenSession, ending: _Ending, listed: _Slots, opened: Walked[Entry], holds: bool
+    session: OpenSession, ending: _Ending, listed: _Slots, opened: Walked[Entry], *, holds: bool, seal_ms_max: int
 ) -> OpenSessionSurvey:
     last: Walked[Entry] | Walked[Segment] = ending.last or opened
     times_told = last.now_ms is not None and last.modified_ms is not None
@@ -247,18 +269,36 @@ def _survey_session(
         last_stamp=session.tip.stamp,
         silent_ms=max(0, (last.now_ms or 0) - (last.modified_ms or 0)) if times_told else None,
         idle_ms=session.opened.idle_ms,
-        seal_ms=session.opened.seal_ms,
+        seal_ms=min(session.opened.seal_ms, seal_ms_max),
         holds_watermark=holds,
     )
 
 
-async def _first_chapter(store: FileStore, identity: Identity) -> tuple[int, Frontier]:
-    """The first chapter that is not retired, and the frontier at its beginning."""
-    newest = None
+def _left_over(
+    left: Mapping[int, int], retired_ms: Mapping[int, int | None], grace_ms: int, now_ms: int | None
+) -> tuple[int, int | None]:
+    """How many objects are left of chapters that were retired a grace ago, and since when they may go."""
+    count, since_ms = 0, None
+    for chapter, objects in left.items():
+        recorded_ms = retired_ms.get(chapter)
+        if recorded_ms is not None and now_ms is not None and now_ms - recorded_ms >= grace_ms:
+            count += objects
+            due_ms = recorded_ms + grace_ms
+            since_ms = due_ms if since_ms is None else min(since_ms, due_ms)
+    return count, since_ms
+
+
+async def _retired_chapters(store: FileStore) -> dict[int, int | None]:
+    """The chapters that are retired, and when the store got each one's record; None: it does not tell."""
+    found = {}
     async for listed in store.list(RETIRED):
-        key = parse_key(listed.key)
-        if isinstance(key, RetiredKey):
-            newest = key.chapter
+        if isinstance(key := parse_key(listed.key), RetiredKey):
+            found[key.chapter] = listed.modified_ms
+    return found
+
+
+async def _first_chapter(store: FileStore, identity: Identity, newest: int | None) -> tuple[int, Frontier]:
+    """The first chapter that is not retired, and the frontier at its beginning; ``newest``: the last that is."""
     if newest is None:
         return 0, Frontier(identity.id, identity.root, None)
     record = _require(await fetch(store, retired_key(newest), lambda _, data: decode_retired(newest, data)))
@@ -266,15 +306,21 @@ async def _first_chapter(store: FileStore, identity: Identity) -> tuple[int, Fro
     return newest + 1, Frontier(identity.id, identity.root, last)
 
 
-async def _entries(store: FileStore, first_chapter: int) -> AsyncIterator[Listed]:
+async def _entries(store: FileStore, first_chapter: int, left: Counter[int]) -> AsyncIterator[Listed]:
+    """Every entry of the roster; those of retired chapters are only counted, in ``left``."""
     async for listed in store.list("roster/"):
         key = parse_key(listed.key)
         if isinstance(key, EntryKey) and key.chapter >= first_chapter:
             yield listed
+        elif isinstance(key, EntryKey):
+            left[key.chapter] += 1
 
 
-async def _list_slots(store: FileStore, first_chapter: int) -> dict[Address, _Slots]:
-    """Every session's slots. Two writers never share a session's number, so the address is enough."""
+async def _list_slots(store: FileStore, first_chapter: int, left: Counter[int]) -> dict[Address, _Slots]:
+    """Every session's slots; those of retired chapters are only counted, in ``left``.
+
+    Two writers never share a session's number, so the address is enough.
+    """
     sessions: dict[Address, _Slots] = {}
     async for listed in store.list("log/"):
         key = parse_key(listed.key)
@@ -283,6 +329,8 @@ async def _list_slots(store: FileStore, first_chapter: int) -> dict[Address, _Sl
             slots.segments += 1
             slots.bytes += listed.size
             slots.dense += key.slot == slots.dense
+        elif isinstance(key, SegmentKey):
+            left[key.chapter] += 1
     return sessions
 
 

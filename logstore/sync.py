@@ -29,6 +29,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import Literal
 
+from logstore.appended import AppendedStatistics
 from logstore.background import Face, inner, look, wait
 from logstore.backup import copy_store as async_copy_store
 from logstore.catchup import Run
@@ -60,13 +61,14 @@ from logstore.event import Event, StoredEvent
 from logstore.filestore.base import FileStore
 from logstore.filestore.wrappers import RetrySettings, StoreStatistics
 from logstore.finding import Finding, Progress
-from logstore.follower import FollowSettings
+from logstore.follower import FollowerStatistics, FollowSettings
 from logstore.frontier import OpenSession, Position
+from logstore.histogram import HistogramCounts
 from logstore.identity import Identity
 from logstore.keeper import Keeper as AsyncKeeper
 from logstore.keeper import KeepSettings, Retirement
 from logstore.keys import ManifestKey, StageId
-from logstore.log import GRACE_MS, LogSettings
+from logstore.log import GRACE_MS, LogSettings, LogStatistics
 from logstore.log import Log as AsyncLog
 from logstore.log import open_log as async_open
 from logstore.pins import PIN_MS
@@ -75,6 +77,7 @@ from logstore.protection import Protection
 from logstore.reader import Reader as AsyncReader
 from logstore.receipt import Receipt
 from logstore.signature import SigningKey, Trust, Trusted
+from logstore.spans import Span, Tracer
 from logstore.stagelogs import Stage as AsyncStage
 from logstore.stagelogs import StageLogs as AsyncStageLogs
 from logstore.stagepage import Block
@@ -118,6 +121,13 @@ __all__ = [
     "Garbage",
     "DroppedStageLog",
     "Pin",
+    # Watching a process
+    "LogStatistics",
+    "AppendedStatistics",
+    "FollowerStatistics",
+    "HistogramCounts",
+    "Tracer",
+    "Span",
     # Protecting it
     "Protection",
     "Keyring",
@@ -161,6 +171,7 @@ def open(
     history: str = "full",
     grace_ms: int = GRACE_MS,
     protection: Protection | None = None,
+    tracer: Tracer | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> Log:
@@ -168,7 +179,8 @@ def open(
 
     A store that holds no log yet is probed and made one, with ``history`` (full, archive, drop) and ``grace_ms``,
     unless ``read_only`` or not ``create``. ``protection``: how its objects are encrypted and signed, from the first on.
-    ``clock`` and ``rng`` are for tests.
+    ``tracer`` is told what goes on for how long, ``logstore.otel.OpenTelemetry()`` say. ``clock`` and ``rng`` are for
+    tests.
 
     Entering costs one GET; a dozen requests when the log is new. It raises NotFound (no log there, and none to be
     made), KeyNeeded (it is protected), UnsafeStore, Missing, Corrupt, Unavailable, InvalidArgument.
@@ -191,6 +203,7 @@ def open(
             history=history,
             grace_ms=grace_ms,
             protection=protection,
+            tracer=tracer,
             clock=clock,
             rng=rng,
         )
@@ -255,6 +268,10 @@ class Log(Face[AsyncLog]):
     def requests(self) -> StoreStatistics:
         """Requests and bytes by verb since the log was made; subtract two to count a stretch. Cost: none."""
         return self._look(self._inner.requests)
+
+    def statistics(self) -> LogStatistics:
+        """What this process does with the log. Cost: O(open sessions). Any thread may call."""
+        return self._look(self._inner.statistics)
 
     def writer(self, name: str, settings: WriterSettings | None = None) -> Writer:
         """Return a writer to be entered by ``with``. Its first append opens a session.

@@ -25,6 +25,7 @@ from functools import partial
 from itertools import chain
 from typing import Final
 
+from logstore.appended import Appended
 from logstore.buffer import Batch, Buffer
 from logstore.clock import Clock, StampClock, stamp_ms
 from logstore.entry import FLIGHTS_MAX, Body, Entry, Open
@@ -38,9 +39,10 @@ from logstore.errors import (
     Unavailable,
     Unknown,
 )
-from logstore.event import EncodedRow, Event, EventEncoder, payload_bytes
+from logstore.event import EncodedEvent, Event, EventEncoder, payload_bytes
 from logstore.keys import escape_name, segment_key
 from logstore.looks import Looks
+from logstore.notices import Notices
 from logstore.objects import Objects
 from logstore.receipt import Receipt
 from logstore.retired import Retired
@@ -48,6 +50,7 @@ from logstore.roster import Roster
 from logstore.seal import create_final
 from logstore.segment import Segment, SegmentEncoder
 from logstore.session import SessionId, Tip
+from logstore.spans import Tracer, span_of
 from logstore.unsettled import Question
 
 __all__ = ["Writer", "WriterSettings", "WriterStatistics"]
@@ -127,6 +130,7 @@ class _Flight:
     data: bytes
     batches: list[Batch]
     since_ms: int
+    began_s: float  # loop time: when the first of its events was buffered, or the flight before it sent
     task: asyncio.Task[_Outcome] = field(init=False)
 
 
@@ -174,6 +178,7 @@ class Writer:
         seal_ms_beyond_idle: int,
         post_tick: Callable[[int], Awaitable[object]],
         stored: Callable[[SessionId], None],
+        tracer: Tracer | None = None,
     ) -> None:
         escape_name(name, "writer")
         self.name = name
@@ -187,6 +192,7 @@ class Writer:
         self._seal_ms_beyond_idle = seal_ms_beyond_idle
         self._post_tick = post_tick
         self._on_stored = stored
+        self._tracer = tracer
         self._linger_s = (settings.linger_ms or 0) / 1000
         self._events = EventEncoder()
         self._segments = SegmentEncoder()
@@ -210,8 +216,8 @@ class Writer:
         self._ticking: asyncio.Task[object] | None = None
         self._pump: asyncio.Task[None] | None = None
 
-        self._events_stored = self._segments_stored = self._bytes_stored = 0
-        self._sessions_opened = self._events_sent_again = self._events_not_stored = self._events_unknown = 0
+        self._appended = Appended()
+        self._say = Notices(_log, store=roster.store, writer=name)
 
     def __repr__(self) -> str:
         session = self._session
@@ -227,13 +233,13 @@ class Writer:
             flights=len(self._flights),
             buffered_events=self._buffer.held_events,
             buffered_bytes=self._buffer.held_bytes,
-            events_stored=self._events_stored,
-            segments_stored=self._segments_stored,
-            bytes_stored=self._bytes_stored,
-            sessions_opened=self._sessions_opened,
-            events_sent_again=self._events_sent_again,
-            events_not_stored=self._events_not_stored,
-            events_unknown=self._events_unknown,
+            events_stored=self._appended.events,
+            segments_stored=self._appended.segments,
+            bytes_stored=self._appended.bytes,
+            sessions_opened=self._appended.sessions_opened,
+            events_sent_again=self._appended.events_sent_again,
+            events_not_stored=self._appended.events_not_stored,
+            events_unknown=self._appended.events_unknown,
         )
 
     async def __aenter__(self) -> Writer:
@@ -241,6 +247,11 @@ class Writer:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    @property
+    def appended(self) -> Appended:
+        """What it has appended, counted on. Cost: none."""
+        return self._appended
 
     @property
     def is_closed(self) -> bool:
@@ -264,6 +275,8 @@ class Writer:
         Concurrent calls share a segment. Cancelling the call leaves the writer whole; the event may be stored or not.
         Cost: a share of one PUT, after the linger. Raises InvalidArgument, NotStored, Unknown, ClockSkew, Missing.
         """
+        if self._tracer is not None:
+            return await self._submit_traced([self._events.encode(event)])
         return await self._submit([self._events.encode(event)])
 
     async def append_many(self, events: Sequence[Event]) -> Receipt:
@@ -277,13 +290,23 @@ class Writer:
             )
         if not events:
             raise InvalidArgument("needs at least one event events=[]")
-        return await self._submit(self._events.encode_all(events))
+        encoded = self._events.encode_all(events)
+        if self._tracer is not None:
+            return await self._submit_traced(encoded)
+        return await self._submit(encoded)
 
     def require_storable(self, event: Event) -> None:
         """Raise what ``append`` would find against the event itself: InvalidArgument, LimitExceeded. Cost: encoding."""
         _bytes_of([self._events.encode(event)])
 
-    async def _submit(self, events: Sequence[EncodedRow]) -> Receipt:
+    async def _submit_traced(self, events: Sequence[EncodedEvent]) -> Receipt:
+        of = {"store": self._roster.store, "writer": self.name}
+        with span_of(self._tracer, "logstore.append", **of, events=len(events)) as span:
+            receipt = await self._submit(events)
+            span.note(chapter=receipt.chapter, session=receipt.session, slot=receipt.slot)
+            return receipt
+
+    async def _submit(self, events: Sequence[EncodedEvent]) -> Receipt:
         size = _bytes_of(events)
         buffer = self._buffer
         if not buffer.is_open_to(len(events), size):
@@ -398,9 +421,12 @@ class Writer:
         segment = flight.segment
         assert segment.key.slot == session.stored.slot, "slots are acknowledged in order"
         session.stored = session.stored.after(segment)
-        self._segments_stored += 1
-        self._bytes_stored += len(flight.data)
-        self._events_stored += segment.count
+        self._appended.store(
+            events=segment.count,
+            batches=len(flight.batches),
+            size=len(flight.data),
+            seconds=asyncio.get_running_loop().time() - flight.began_s,
+        )
         self._objects.remember_segment(segment)
         seq, key = segment.first_sequence, segment.key
         self._buffer.release(*flight.batches)
@@ -413,6 +439,7 @@ class Writer:
         """Turn the front of the buffer into one segment and start its creation."""
         session = self._session
         assert session is not None
+        began_s = self._buffer.since_s
         batches = self._buffer.take()
         events = list(chain.from_iterable(batch.events for batch in batches))
         data, segment = self._segments.encode(
@@ -423,7 +450,7 @@ class Writer:
             acknowledged=session.stored.slot,
             previous=session.tip.digest,
         )
-        flight = _Flight(segment, data, batches, since_ms=session.active_ms)
+        flight = _Flight(segment, data, batches, since_ms=session.active_ms, began_s=began_s)
         session.tip = session.tip.after(segment)
         session.active_ms = self._clock.elapsed_ms()
         session.bytes += len(data)
@@ -438,7 +465,7 @@ class Writer:
         except AlreadyExists:
             return await self._judge(segment)
         except LogStoreError as error:
-            _log.warning("creation given up: %s", error)
+            self._say("creation-given-up", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         return _Outcome.STORED
 
@@ -447,7 +474,7 @@ class Writer:
         try:
             found = await self._objects.segment(segment.key, remember=False)
         except LogStoreError as error:
-            _log.warning("slot is taken and cannot be read: %s", error)
+            self._say("slot-unreadable", key=_name(segment), error=error)
             return _Outcome.GAVE_UP
         if found is None:
             return _Outcome.GAVE_UP
@@ -466,7 +493,8 @@ class Writer:
         now_ms = self._clock.elapsed_ms()
         tip = Tip.of(opened)
         self._session = _Session(SessionId.of(opened), tip, tip, opened_ms=now_ms, active_ms=now_ms)
-        self._sessions_opened += 1
+        self._appended.sessions_opened += 1
+        self._say("session-opened", session=_place(self._session.id))
         self._quiet_close_ms = None
 
     def _open_body(self, _tail: Entry) -> Body:
@@ -481,9 +509,11 @@ class Writer:
     def _refuse_buffer(self, cause: LogStoreError) -> None:
         """No session could be opened: nothing in the buffer was ever sent."""
         kind = NotStored if isinstance(cause, Unavailable) else type(cause)
+        if self._buffer.held_events:
+            self._say("events-not-stored", events=self._buffer.held_events, error=cause)
         for batch in self._buffer.take_all():
             self._buffer.release(batch)
-            self._events_not_stored += len(batch.events)
+            self._appended.events_not_stored += len(batch.events)
             error = kind(f"nothing was stored: {cause}")
             error.__cause__ = cause
             batch.refuse(error)
@@ -499,7 +529,9 @@ class Writer:
         try:
             await create_final(self._objects, self._stamps, session.id, session.tip, sealed=False)
         except LogStoreError as error:
-            _log.warning("session could not be ended, others will seal it: %s", error)
+            self._say("session-not-ended", session=_place(session.id), error=error)
+        else:
+            self._say("session-ended", session=_place(session.id), slots=session.tip.slot)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
@@ -584,17 +616,21 @@ class Writer:
             flight.task.cancel()
         if flights:
             await asyncio.wait([flight.task for flight in flights])
+        if flights and answer is None:
+            events = sum(flight.segment.count for flight in flights)
+            self._say("session-lost", session=_place(session.id), events=events)
         for flight in reversed(flights):
             if answer is None:
                 self._buffer.put_back(flight.batches)
-                self._events_sent_again += flight.segment.count
+                self._appended.events_sent_again += flight.segment.count
             else:
                 answer(flight)
         self._on_stored(session.id)
         self._tick_above(session.stored.stamp)
 
     def _answer_not_stored(self, flight: _Flight) -> None:
-        self._events_not_stored += flight.segment.count
+        self._appended.events_not_stored += flight.segment.count
+        self._say("events-not-stored", events=flight.segment.count)
         for batch in flight.batches:
             self._buffer.release(batch)
             name = _name(flight.segment)
@@ -603,7 +639,8 @@ class Writer:
     def _answer_unknown(self, flight: _Flight, cause: LogStoreError) -> None:
         segment = flight.segment
         key, seq = segment.key, segment.first_sequence
-        self._events_unknown += segment.count
+        self._appended.events_unknown += segment.count
+        self._say("events-unknown", key=_name(segment), events=segment.count, error=cause)
         for batch in flight.batches:
             self._buffer.release(batch)
             receipt = Receipt(key.writer, key.chapter, key.session, key.slot, seq, len(batch.events), segment.stamp)
@@ -665,7 +702,7 @@ class Writer:
                 above = self._tick_stamp
                 await self._post_tick(above)
         except LogStoreError as error:
-            _log.warning("tick could not be posted, the watermark may lag: %s", error)
+            self._say("tick-not-posted", error=error)
         finally:
             self._ticking = None
             self._wake.set()
@@ -679,7 +716,11 @@ def _name(segment: Segment) -> str:
     return segment_key(key.writer, key.chapter, key.session, key.slot)
 
 
-def _bytes_of(events: Sequence[EncodedRow]) -> int:
+def _place(session: SessionId) -> str:
+    return f"{session.chapter}/{session.number}"
+
+
+def _bytes_of(events: Sequence[EncodedEvent]) -> int:
     """What events to be stored together weigh. Raises LimitExceeded."""
     size = payload_bytes(events)
     if size > APPEND_BYTES_MAX:

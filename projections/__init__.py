@@ -33,7 +33,7 @@ from projections.state import Rejection, Verdict
 from projections.table import Change
 from projections.tombstone import Tombstone
 from projections.transactions import Transaction
-from projections.view import View, ViewStatistics
+from projections.view import View, ViewProgress, ViewStatistics
 from projections.watch import DocumentChange
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "View",
     "PastView",
     "ViewStatistics",
+    "ViewProgress",
     "Change",
     "diff",
     "drop",

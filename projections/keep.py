@@ -22,6 +22,7 @@ from logstore import DroppedStageLog, Garbage, Keeper, KeepSettings, Log, LogSto
 from logstore.errors import Corrupt, Missing
 from logstore.keys import ManifestKey
 from logstore.manifest import Manifest
+from logstore.spans import span_of
 from projections.projection import Projection
 from projections.view import View
 
@@ -37,7 +38,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class KeepRound:
-    """What one round did; ``problems``: what went wrong, each to be tried again."""
+    """What one round did; ``problems``: what went wrong, each to be tried again.
+
+    ``newest_snapshots``: of each projection that is snapshotted, by name and version, when the store got the newest,
+    in Unix milliseconds. ``seconds``: how long it took.
+    """
 
     sealed: int = 0
     closed_chapter: bool = False
@@ -46,6 +51,8 @@ class KeepRound:
     stage_logs: list[DroppedStageLog] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
     problems: list[LogStoreError] = field(default_factory=list)
+    newest_snapshots: dict[tuple[str, int], int] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 async def keep(
@@ -77,12 +84,22 @@ async def keep(
         for watch in watches:
             stack.push_async_callback(watch.close)
         while True:
-            yield await _round(log, keeper, watches)
+            with span_of(log.tracer, "projections.keep", store=log.identity.id.hex()) as span:
+                done = await _round(log, keeper, watches)
+                span.note(
+                    sealed=done.sealed,
+                    snapshots=len(done.snapshots),
+                    retired=sum(retirement.retired for retirement in done.retirements),
+                    collected=len(done.garbage),
+                    problems=len(done.problems),
+                )
+            yield done
             await asyncio.sleep(pause_ms * rng.uniform(1 - JITTER, 1 + JITTER) / 1_000)
 
 
 async def _round(log: Log, keeper: Keeper, watches: Sequence[_Watch]) -> KeepRound:
     done = KeepRound()
+    began_s = asyncio.get_running_loop().time()
 
     async def attempt(work: Awaitable[T], otherwise: T) -> T:
         try:
@@ -97,9 +114,12 @@ async def _round(log: Log, keeper: Keeper, watches: Sequence[_Watch]) -> KeepRou
     for watch in watches:
         if (manifest := await attempt(watch.snapshot_if_due(), None)) is not None:
             done.snapshots.append(manifest)
+        if watch.newest_ms is not None:
+            done.newest_snapshots[watch.projection.name, watch.projection.version] = watch.newest_ms
     done.retirements = await attempt(keeper.retire(), [])
     await attempt(_drop_stage_logs(keeper, done), None)
     await attempt(_collect(keeper, done), None)
+    done.seconds = asyncio.get_running_loop().time() - began_s
     return done
 
 
@@ -127,8 +147,9 @@ class _Watch:
     """One projection's view, opened again when it has failed, and when its next snapshot is due."""
 
     def __init__(self, log: Log, projection: Projection, snapshot_ms: int, rng: random.Random) -> None:
+        self.projection = projection
+        self.newest_ms: int | None = None  # when the store got its newest snapshot, as far as this has seen
         self._log = log
-        self._projection = projection
         self._after_ms = snapshot_ms * rng.uniform(1, 1 + JITTER)
         self._view: View | None = None
         self._stack = AsyncExitStack()
@@ -142,16 +163,22 @@ class _Watch:
         """Write a snapshot where one is due. What the view raises ends it: the next call opens another."""
         try:
             if self._view is None:
-                view = View.open(self._log, self._projection, follow=True)
+                view = View.open(self._log, self.projection, follow=True)
                 self._view = await self._stack.enter_async_context(view)
             await self._view.refresh()
-            return await self._view.snapshot() if await self._is_due(self._view) else None
+            if not await self._is_due(self._view):
+                return None
+            manifest = await self._view.snapshot()
+            self.newest_ms = self._log.now_ms()
+            return manifest
         except LogStoreError:
             await self.close()
             raise
 
     async def _is_due(self, view: View) -> bool:
-        records = await self._log.snapshots.records(self._projection.registration().key)
+        records = await self._log.snapshots.records(self.projection.registration().key)
+        if records.manifests:
+            self.newest_ms = records.created_ms[records.manifests[-1]]
         if len(records.manifests) < SNAPSHOTS_PER_CHAPTER:
             return True
         newest, position = records.manifests[-1], view.position

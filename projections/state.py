@@ -122,6 +122,7 @@ class State:
         self._base: dict[str, bytes | None] = {}
         self._pending: list[_Pending] = []  # in total order
         self.pending_events = 0  # how many events have no final place yet
+        self.events_taken = 0  # of its kinds, since it was made
         self._last_stamps: dict[tuple[int, int], int] = {}  # of sessions with something above the watermark
         self._verdicts: dict[Address, tuple[Verdict, int]] = {}  # with the event's stamp
         self._verdicts_max = VERDICTS_REMEMBERED_MAX
@@ -147,6 +148,12 @@ class State:
     def last_stamp(self) -> int:
         """The stamp of the newest event that has no final place yet; the watermark where all have one."""
         return self._pending[-1].stamp if self._pending else self.watermark
+
+    @property
+    def oldest_pending(self) -> int | None:
+        """The stamp of the oldest event that has no final place yet; None where all have one."""
+        pending = self._pending
+        return pending[0].stamp if pending else None
 
     def pending_above(self, stamp: int) -> int:
         """How many of the pending events are stamped above ``stamp``. Cost: O(segments with such)."""
@@ -262,6 +269,7 @@ class State:
         session, stamp = (key.chapter, key.session), run.segment.stamp
         assert stamp > max(self._last_stamps.get(session, 0), self.watermark), f"taken twice {key}"
         indices = self._indices(run)
+        self.events_taken += len(indices)
         if run.settled:
             if self._pending:
                 self.rise(stamp - 1)

@@ -56,7 +56,7 @@ from projections.tombstone import Tombstone
 from projections.transactions import Edit
 from projections.transactions import Transaction as AsyncTransaction
 from projections.view import View as AsyncView
-from projections.view import ViewStatistics
+from projections.view import ViewProgress, ViewStatistics
 from projections.watch import DocumentChange
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "View",
     "PastView",
     "ViewStatistics",
+    "ViewProgress",
     "Change",
     "diff",
     "drop",
@@ -209,6 +210,11 @@ class View(Face[AsyncView]):
         return self._wait(self._inner.snapshot())
 
     @property
+    def projection(self) -> Projection:
+        """What it folds, and how. Cost: none."""
+        return self._look(lambda: self._inner.projection)
+
+    @property
     def position(self) -> Position | None:
         """How far it has read. Cost: O(open sessions)."""
         return self._look(lambda: self._inner.position)
@@ -221,6 +227,10 @@ class View(Face[AsyncView]):
     def statistics(self) -> ViewStatistics:
         """How it is doing. Cost: O(rows), for the memory."""
         return self._look(self._inner.statistics)
+
+    def progress(self) -> ViewProgress:
+        """How far it is. Cost: O(pending segments). Any thread may call."""
+        return self._look(self._inner.progress)
 
     def changes(self) -> Generator[Change, None, None]:
         """Yield each row that changes from this call on, before and after.
@@ -263,11 +273,6 @@ class View(Face[AsyncView]):
     def is_settled(self, key: str) -> bool:
         """Whether nothing about ``key`` is pending. Cost: O(1)."""
         return self._look(self._inner.is_settled, key)
-
-    @property
-    def projection(self) -> Projection:
-        """What it is a view of. Cost: none."""
-        return self._look(lambda: self._inner.projection)
 
     def __len__(self) -> int:
         return self._look(len, self._inner)

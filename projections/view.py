@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -23,8 +24,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, overload
-from weakref import WeakKeyDictionary
+from typing import Any, Final, overload
+from weakref import WeakKeyDictionary, ref
 
 from logstore import (
     ClockSkew,
@@ -41,7 +42,10 @@ from logstore import (
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
+from logstore.keys import manifest_key
 from logstore.manifest import Manifest
+from logstore.notices import Notices
+from logstore.spans import span_of
 from logstore.trail import SettledTrail
 from projections.bounded import BoundedRows, MemoryBudget, Rows
 from projections.past import Moment, PastView
@@ -51,7 +55,9 @@ from projections.state import Rejection, Verdict
 from projections.subscription import ChangeSubscription, RejectionSubscription
 from projections.table import Change, Table
 
-__all__ = ["View", "ViewStatistics"]
+__all__ = ["View", "ViewProgress", "ViewStatistics", "open_views"]
+
+_log = logging.getLogger(__name__)
 
 OUTAGE_PAUSE_S: Final = 1  # beyond the retries of each request
 UNTICKED_EVENTS_MAX: Final = 100_000  # what may wait in memory for the next entry that a writer posts
@@ -79,6 +85,34 @@ class ViewStatistics:
     memory_bytes: int
     cold_rows: int
     cache_file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViewProgress:
+    """How far a view is: what of ``ViewStatistics`` costs nothing to know, and more.
+
+    ``events_taken``: how many events of its kinds it has folded since it was opened, without those of a snapshot that
+    it began with. ``oldest_pending``: the stamp of the oldest event above the watermark, None: all is settled.
+    """
+
+    rows: int
+    events_taken: int
+    pending_events: int
+    oldest_pending: int | None
+    unticked_events: int
+    parked_events: int
+    watermark: int
+    cold_rows: int
+    cache_file_bytes: int
+
+
+_open_views: WeakKeyDictionary[Log, tuple[ref[View], ...]] = WeakKeyDictionary()
+
+
+def open_views(log: Log) -> list[View]:
+    """The views of ``log`` that are open in this process, those of document stores too. Any thread may call."""
+    views = [open_view() for open_view in _open_views.get(log, ())]
+    return [view for view in views if view is not None]
 
 
 class View(Table):
@@ -149,6 +183,9 @@ class View(Table):
     def __init__(self, log: Log, projection: Projection, *, follow: bool, budget: MemoryBudget) -> None:
         super().__init__(projection, log.identity.id, budget)
         self._log = log
+        fold: dict[str, Any] = {"projection": projection.name, "version": projection.version}
+        self._traced = {"store": log.identity.id.hex(), **fold}
+        self._say = Notices(_log, store=log.identity.id.hex(), **fold)
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
@@ -169,8 +206,10 @@ class View(Table):
 
     async def __aenter__(self) -> View:
         try:
-            await self._start()
-            await self.refresh()  # where the log is followed already, the follower may be behind
+            with span_of(self._log.tracer, "projections.open", **self._traced) as span:
+                await self._start()
+                await self.refresh()  # where the log is followed already, the follower may be behind
+                span.note(rows=len(self))
         except Trimmed:
             if self._is_new:  # retention was faster: registered, it would keep all history, and can never be built
                 with suppress(LogStoreError):
@@ -178,9 +217,11 @@ class View(Table):
             raise
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
+        _open_views[self._log] = (*map(ref, open_views(self._log)), ref(self))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        _open_views[self._log] = tuple(ref(view) for view in open_views(self._log) if view is not self)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -202,6 +243,8 @@ class View(Table):
         self._trail = self._reader.keep_trail()
         passed_over = (key for key in records.manifests if begun is None or key.point > begun.point)
         self._snapshotter.damaged.update(passed_over)
+        for damage in self.damage:
+            self._say("snapshot-passed-over", error=damage)
 
     # Moving on
 
@@ -246,6 +289,7 @@ class View(Table):
                             raise
                         await asyncio.sleep(OUTAGE_PAUSE_S)
         except LogStoreError as error:
+            self._say("view-ended", error=error)
             self._failure = error
             self._wake_all()
 
@@ -259,6 +303,12 @@ class View(Table):
 
     async def _take_batch(self, *, to_tail: bool = False) -> None:
         """Take in what lies between the view and the follower's frontier; without one, or if asked to, the tail."""
+        with span_of(self._log.tracer, "projections.catch_up", **self._traced) as span:
+            before = self._state.events_taken
+            await self._take_in(to_tail=to_tail)
+            span.note(events=self._state.events_taken - before)
+
+    async def _take_in(self, *, to_tail: bool) -> None:
         async with self._taking:
             self._require_alive()
             async with aclosing(self._reader.batch(to_tail=to_tail)) as batch:
@@ -311,7 +361,12 @@ class View(Table):
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
         async with self._snapshotting:
             try:
-                return await self._snapshot()
+                with span_of(self._log.tracer, "projections.snapshot", **self._traced) as span:
+                    manifest = await self._snapshot()
+                    name = manifest_key(manifest.key)
+                    span.note(key=name, rows=manifest.rows, chunks=len(manifest.chunks))
+                self._say("snapshot-written", key=name, rows=manifest.rows)
+                return manifest
             finally:
                 self._points.clear()
                 self._cuts.clear()
@@ -388,6 +443,11 @@ class View(Table):
     # Knowing how it stands
 
     @property
+    def projection(self) -> Projection:
+        """What it folds, and how. Cost: none."""
+        return self._projection
+
+    @property
     def position(self) -> Position | None:
         """How far it has read. Cost: O(open sessions)."""
         return self._reader.position
@@ -411,6 +471,22 @@ class View(Table):
             parked_events=self._state.parked_events,
             decoded_rows=len(self._decoded),
             memory_bytes=_memory_bytes(rows),
+            cold_rows=bounded.rows_in_file if bounded is not None else 0,
+            cache_file_bytes=bounded.file_bytes if bounded is not None else 0,
+        )
+
+    def progress(self) -> ViewProgress:
+        """How far it is. Cost: O(pending segments). Any thread may call."""
+        state = self._state
+        bounded = state.rows if isinstance(state.rows, BoundedRows) else None
+        return ViewProgress(
+            rows=len(self),
+            events_taken=state.events_taken,
+            pending_events=state.pending_events,
+            oldest_pending=state.oldest_pending,
+            unticked_events=self._unticked_events,
+            parked_events=state.parked_events,
+            watermark=state.watermark,
             cold_rows=bounded.rows_in_file if bounded is not None else 0,
             cache_file_bytes=bounded.file_bytes if bounded is not None else 0,
         )

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
 
 from logstore import Survey
 from logstore.clock import stamp_ms
 
-__all__ = ["duration", "moment", "size", "why_not_settled"]
+__all__ = ["UNSEEN", "duration", "moment", "on_one_line", "size", "why_not_settled"]
+
+UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+"""Characters that do something instead of being seen."""
+_ESCAPES: Final = {"\t": "\\t", "\n": "\\n"}
+_OBEYED: Final = re.compile(f"[\t\n]|{UNSEEN.pattern}")
+
+
+def on_one_line(text: str) -> str:
+    r"""Return text of unknown origin with nothing in it that a terminal obeys. JSON stays what it was.
+
+    >>> print(on_one_line("web\x1b[2J\nroot"))
+    web\u001b[2J\nroot
+    """
+    return _OBEYED.sub(lambda obeyed: _ESCAPES.get(obeyed.group(), f"\\u{ord(obeyed.group()):04x}"), text)
 
 
 def duration(ms: int | None) -> str:

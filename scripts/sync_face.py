@@ -28,13 +28,13 @@ PACKAGES = ("logstore", "projections")
 
 # Not shown: what one module hands another to wait for.
 INNER = {
-    "Writer": {"read_tick", "open_slots"},
-    "Log": {"snapshots", "claims", "stage_chain", "follower", "follower_from", "lead"},
+    "Writer": {"read_tick", "open_slots", "appended"},
+    "Log": {"snapshots", "pins", "claims", "stage_chain", "follower", "follower_from", "lead", "tracer"},
     "Reader": {"keep_trail", "start_follower", "events_by_run", "led_kinds"},
     "View": {"subscribe", "led_kinds"},
 }
 # Users implement these, for the loop to call.
-COMPONENTS = {"FileStore", "Clock"}
+COMPONENTS = {"FileStore", "Clock", "Tracer"}
 # Users construct these themselves; others are made by what hands them out.
 CONSTRUCTED = {"StageLogs"}
 # Attributes that are no property have no docstring to take.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import logstore
-from logstore import AlreadyExists, LogSettings, RetrySettings, WriterSettings
+from logstore import AlreadyExists, Event, LogSettings, NotStored, RetrySettings, Unknown, WriterSettings
 from projections import Collection, DocumentStore
 
-__all__ = ["COLLECTIONS", "JOBS", "SETTINGS", "add", "patch", "take_seats"]
+__all__ = ["COLLECTIONS", "JOBS", "SETTINGS", "add", "patch", "take_seats", "tell"]
 
 COLLECTIONS = (Collection("Doc"), Collection("Seat", unique=True))
 SETTINGS = LogSettings(
@@ -82,4 +82,24 @@ async def take_seats(*, url: str, writer: str, callers: int, seats: int, ready: 
     Path(file).write_text(json.dumps(told))
 
 
-JOBS: dict[str, Any] = {"patch": patch, "add": add, "take_seats": take_seats}
+async def tell(*, url: str, writer: str, events: int, file: str, idle_ms: int, deadline_ms: int) -> None:
+    """Append numbered events one after the other; note what was said of each: yes, no, an unknown's token."""
+    settings = LogSettings(
+        writer=WriterSettings(idle_ms=idle_ms, idle_ms_max=idle_ms),
+        retry=RetrySettings(attempt_timeout_ms=deadline_ms, deadline_ms=deadline_ms),
+    )
+    async with logstore.open(url, settings=settings, create=False) as log, log.writer(writer) as appending:
+        with Path(file).open("a") as lines:
+            for number in range(events):
+                try:
+                    await appending.append(Event("Line", str(number), "written", {"id": str(number)}))
+                    said = "yes"
+                except NotStored:
+                    said = "no"
+                except Unknown as unknown:
+                    said = unknown.token
+                lines.write(said + "\n")
+                lines.flush()
+
+
+JOBS: dict[str, Any] = {"patch": patch, "add": add, "take_seats": take_seats, "tell": tell}

@@ -23,7 +23,7 @@ from logstore.entry import (
     encode_entry,
     next_entry,
 )
-from logstore.event import EncodedEvent, EventEncoder
+from logstore.event import EventEncoder
 from logstore.filestore import FileStore, MemoryStore
 from logstore.identity import decode_identity
 from logstore.keys import STORE, entry_key, retired_key, segment_key
@@ -333,7 +333,7 @@ async def test_an_event_whose_data_is_no_map_is_damage(hand: Hand) -> None:
     """Readers decode an event's data when somebody looks; a check looks at all of them."""
     session = await hand.post(OPEN)
     tip = Tip.of(hand.tail)
-    encoded = EncodedEvent("K", "k", "t", b"\xc3", None)
+    encoded = ("K", "k", "t", b"\xc3", None)
     data, _ = SegmentEncoder().encode(
         session.segment_key(0),
         [encoded],

@@ -317,7 +317,7 @@ async def test_data_that_nobody_can_decode_ends_a_view_with_its_key(scene: Scene
             encode = EventEncoder().encode
             data, _ = SegmentEncoder().encode(
                 session.segment_key(tip.slot),
-                [encode(thing(2, "k2"))._replace(payload=b"\xc1"), encode(thing(3, "k3"))],
+                [(*encode(thing(2, "k2"))[:3], b"\xc1", None), encode(thing(3, "k3"))],
                 first_sequence=tip.sequence,
                 stamp=tip.stamp + 1,
                 acknowledged=tip.slot,

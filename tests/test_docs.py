@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import inspect
 import io
+import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +67,15 @@ def command(line: str) -> None:
         result = CliRunner().invoke(main, arguments)
         status, output = result.exit_code, result.output
     assert status == 0, f"{line}\n{output}"
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """A page that sets up logging has set it up for itself."""
+    logger = logging.getLogger("logstore")
+    handlers = list(logger.handlers)
+    yield
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture

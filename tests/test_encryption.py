@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore import Corrupt, InvalidArgument, KeyNeeded, Keyring
+from logstore import Corrupt, InvalidArgument, KeyNeeded, Keyring, SigningKey, Trust
 from logstore.encrypted import EncryptedStore
 from logstore.encryption import BLOCK_BYTES, HEADER_BYTES, plain_size
 from logstore.filestore import MemoryStore, MeteredStore
@@ -154,3 +156,25 @@ def test_keys_are_read_from_a_file_and_never_told(tmp_path: Path) -> None:
         Keyring.load(tmp_path / "none")
     with pytest.raises(InvalidArgument, match="32 bytes"):
         Keyring([b"short"])
+
+
+@pytest.mark.parametrize(
+    "text", [KEY.hex(), KEY.hex()[:-1], f"{KEY.hex()}\n{OTHER_KEY.hex()}\n", b64encode(KEY).decode()]
+)
+@pytest.mark.parametrize("load", [Keyring.load, SigningKey.load, Trust.load])
+def test_a_key_given_in_a_files_stead_is_not_told(load: Callable[[str], object], text: str) -> None:
+    """Who sets LOGSTORE_KEYS to the key itself is told so, and does not find it in the logs."""
+    with pytest.raises(
+        InvalidArgument, match=r"cannot be read path=\(a key itself\) cause=FileNotFoundError"
+    ) as caught:
+        load(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_is_none_is_told_on_one_line() -> None:
+    """A file's content where its path should be, or a NUL in it: InvalidArgument of one line, as for any other."""
+    for load in (Keyring.load, Trust.load):
+        for path in ('[web]\nkeys = ["7"]\n', "keys\0"):
+            with pytest.raises(InvalidArgument, match="cannot be read path='") as caught:
+                load(path)
+            assert "\n" not in str(caught.value)

@@ -38,13 +38,13 @@ events = st.builds(Event, names, st.text(min_size=1, max_size=250), names, datas
 
 def stored(event: Event) -> StoredEvent:
     """Encode an event and read it back."""
-    encoded = EventEncoder().encode(event)
+    kind, key, type_, payload, meta = EventEncoder().encode(event)
     return StoredEvent(
-        kind=encoded.kind,
-        key=encoded.key,
-        type=encoded.type,
-        payload=encoded.payload,
-        meta=encoded.meta,
+        kind=kind,
+        key=key,
+        type=type_,
+        payload=payload,
+        meta=meta,
         stamp=4,
         writer="w",
         chapter=1,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -154,7 +157,9 @@ async def test_409_may_not_have_landed(service: Service, store: S3Store, code: s
         (404, "Whatever", CREATE, Unavailable, "status=404"),
         (403, "AccessDenied", GET, Unavailable, "access denied"),
         (403, "InvalidAccessKeyId", CREATE, Unavailable, "access denied"),
-        (403, "RequestTimeTooSkewed", CREATE, Unavailable, "code=RequestTimeTooSkewed"),
+        (403, "RequestTimeTooSkewed", CREATE, Unavailable, "^this machine's clock is off.*code=RequestTimeTooSkewed"),
+        (403, "QuotaExceeded", CREATE, Unavailable, "^the store is full.*raise the quota"),
+        (507, "InsufficientCapacity", CREATE, Unavailable, "^the store is full.*make room"),
         (400, "ExpiredToken", CREATE, Unavailable, "access denied.*expired"),
         (401, "Unauthorized", first_of_list, Unavailable, "access denied"),
         (501, "NotImplemented", CREATE, UnsafeStore, "create-if-absent"),
@@ -332,6 +337,32 @@ async def test_no_credentials_are_unavailable(
         await GET(store)
     assert service.requests == []
     await store.aclose()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["expired ones", "none"])
+async def test_credentials_that_cannot_be_renewed_are_unavailable(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    """What should print new credentials prints old ones, or fails: told as that, not by botocore's RuntimeError."""
+    told, config = tmp_path / "told.json", tmp_path / "config"
+    of = {"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b"}
+    told.write_text(json.dumps(of | {"Expiration": (datetime.now(UTC) + timedelta(minutes=1)).isoformat()}))
+    config.write_text(f"[default]\ncredential_process = cat {told}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    store = S3Store("bucket", endpoint_url=service.url, region="us-east-1")
+    try:
+        service.answers.append(answer(200))
+        await store.create("a/b", b"1")
+        told.write_text(json.dumps(of | {"Expiration": "2026-01-01T00:00:00+00:00"}))
+        if not there:
+            told.unlink()
+        with pytest.raises(Unavailable, match=r"^the credentials have expired.*AWS_PROFILE") as raised:
+            await store.create("a/c", b"1")
+        assert "\n" not in str(raised.value)
+    finally:
+        await store.aclose()
 
 
 async def test_where_nobody_listens_the_endpoint_is_named_as_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from logstore.entry import Begin, Body, Closed, Entry, Exclusive, Open, Tick, encode_entry, next_entry
 from logstore.errors import Corrupt, Trimmed
-from logstore.event import EncodedEvent
 from logstore.frontier import Frontier, Position
 from logstore.retired import Retired, RetiredSession
 from logstore.segment import Segment, SegmentEncoder
@@ -47,7 +46,7 @@ class World:
         tip = self.tips[address]
         opened = next(entry for entry in self.entries if entry.address == address)
         key = SessionId.of(opened).segment_key(tip.slot)
-        events = [EncodedEvent("k", "d", "t", b"\xc0", None)] * count
+        events = [("k", "d", "t", b"\xc0", None)] * count
         first_stamp = tip.stamp + self.rng.randint(1, 200)
         _, segment = self.encoder.encode(
             key,

@@ -13,7 +13,7 @@ from logstore.archive import decode_archive
 from logstore.check import decode_segment_data
 from logstore.claim import decode_claim
 from logstore.errors import Corrupt, InvalidArgument, InvalidCursor
-from logstore.event import LEVELS_MAX, EncodedEvent, decode_data
+from logstore.event import LEVELS_MAX, decode_data
 from logstore.frontier import Position, SessionPosition
 from logstore.keys import NUMBER_MAX, ArchiveKey, SegmentKey, archive_key, parse_key, segment_key
 from logstore.receipt import Receipt
@@ -58,7 +58,7 @@ def nested(levels: int, leaf: Any = 1) -> Any:
 
 def segment_of(payload: bytes, meta: bytes | None = None) -> tuple[str, bytes]:
     """A segment of one event that has this data."""
-    event = EncodedEvent("k", "d-1", "t", payload, meta)
+    event = ("k", "d-1", "t", payload, meta)
     data, _ = SegmentEncoder().encode(
         SegmentKey("w", 0, 1, 0), [event], first_sequence=0, stamp=1, acknowledged=0, previous=bytes(32)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -21,7 +22,9 @@ from logstore.keys import (
     SegmentKey,
     entry_key,
     parse_key,
+    pin_key,
 )
+from logstore.pin import PinRecord, encode_pin
 from logstore.retired import decode_retired
 from projections import View, drop
 from tests.scene import Gate, Machine, Scene, directed, quick
@@ -332,6 +335,21 @@ async def test_pins_expire_and_go(scene: Scene) -> None:
     for _ in range(2):  # older numbers before the newest
         await keep(scene)
     assert named(scene, PinKey) == []
+
+
+@directed
+async def test_no_pin_lasts_longer_than_any_may(scene: Scene) -> None:
+    """A writer's key is enough to make one that says it never expires: it counts for seven days."""
+    await live_a_day(scene, 1, snapshots=2)
+    await age()
+    async with opened(scene.machine("thief")) as log:
+        endless = PinRecord(PinKey(bytes(8), 0), "thief", 0, 1 << 62)
+        await log._objects.create(pin_key(endless.key), encode_pin(endless))
+        made_ms = log.now_ms()
+    retired, _ = await keep(scene)
+    held = re.fullmatch(r"0 no: a pin needs it owner='thief' pin=0{16} expires_ms=(\d+)", retired[0])
+    assert held is not None
+    assert int(held[1]) - made_ms <= 7 * 86_400_000 + 4_000  # as precise as the store tells times
 
 
 @directed

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "logstore": (
         "errors",
-        "aside event clock keys digest finding frame indices token receipt metrics",
+        "aside event clock keys digest finding frame indices token receipt histogram notices spans",
         (
             "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
             "gone named filestore encryption"
@@ -24,7 +24,7 @@ LAYERS = {
         "signature encrypted",
         "signed",
         "protection",
-        "looks buffer trail shelf",
+        "looks buffer trail shelf appended",
         "objects",
         "witness",
         "roster seal unsettled catchup chapter pins claims",
@@ -40,20 +40,20 @@ LAYERS = {
         "rescue",
         "backup",
         "log",
-        "testing background",
+        "testing background otel",
         "sync",
     ),
     "projections": (
-        "values spans words patch decoded heap cachefile tombstone locks",
-        "index query bounded",
+        "values spans words patch decoded heap cachefile tombstone locks listening",
+        "index query bounded health",
         "projection state layout",
         "table snapshots document model",
         "past subscription",
         "view testing",
         "claims watch keep transactions",
-        "documents",
+        "documents metrics",
         "document_store demo",
-        "console",
+        "console exposition",
         "sync",
         "cli",
     ),
@@ -61,10 +61,11 @@ LAYERS = {
 # What turns events into bytes and rows: imports nothing but its like, and never awaits.
 PURE = {
     "logstore": "errors event clock keys digest finding frame indices token receipt frontier segment entry identity "
-    "retired session chunk manifest registration pin claim archive stagepage gone named encryption signature",
-    "projections": "values spans words patch decoded tombstone projection index query layout document model",
+    "retired session chunk manifest registration pin claim archive stagepage gone named encryption signature histogram "
+    "appended",
+    "projections": "values spans words health patch decoded tombstone projection index query layout document model",
 }
-FILESTORE_KNOWS = {"errors", "clock", "keys", "metrics"}  # objects are bytes to it: no segment, no event
+FILESTORE_KNOWS = {"errors", "clock", "keys", "spans"}  # objects are bytes to it: no segment, no event
 RANK = {
     (package, unit): rank
     for package, lines in LAYERS.items()

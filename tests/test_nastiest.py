@@ -167,11 +167,19 @@ HTTP: Final = LogSettings(
 )
 
 
+@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.ceph)])
+def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a simulated S3, or of a real one."""
+    if request.param == "moto":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    found: str = request.getfixturevalue(f"{request.param}_endpoint")
+    return found
+
+
 @pytest.fixture
-async def proxy(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    async with opened_proxy(moto_endpoint) as proxy:
+async def proxy(endpoint: str) -> AsyncIterator[Proxy]:
+    async with opened_proxy(endpoint) as proxy:
         yield proxy
 
 
@@ -184,7 +192,7 @@ def s3(url: str, place: str) -> S3Store:
     return S3Store(BUCKET, prefix=place, endpoint_url=url, region="us-east-1")
 
 
-async def test_nasty_02_lost_ack_and_412(proxy: Proxy, moto_endpoint: str, place: str) -> None:
+async def test_nasty_02_lost_ack_and_412(proxy: Proxy, endpoint: str, place: str) -> None:
     """A creation whose answer is lost, tried again, meets its own object (412): stored, there once, nothing deleted."""
     async with logstore.open(s3(proxy.url, place), settings=HTTP) as log, log.writer("web") as writer:
         await writer.append(line("a"))
@@ -195,7 +203,7 @@ async def test_nasty_02_lost_ack_and_412(proxy: Proxy, moto_endpoint: str, place
         assert proxy.statuses("PUT", slot) == [200, 412], proxy.asked
         assert (await writer.append(line("c"))).slot == receipt.slot + 1
         assert len(proxy.statuses("DELETE", "")) == deleted
-    async with logstore.open(s3(moto_endpoint, place), read_only=True) as log:
+    async with logstore.open(s3(endpoint, place), read_only=True) as log:
         assert await lines_of(log) == ["a", "b", "c"]
 
 
@@ -248,7 +256,7 @@ async def test_nasty_02_lost_ack_and_nobody_can_look(scene: Scene, remembers: bo
     assert not living.done()
 
 
-async def test_nasty_03_conflict_without_an_object(proxy: Proxy, moto_endpoint: str, place: str) -> None:
+async def test_nasty_03_conflict_without_an_object(proxy: Proxy, endpoint: str, place: str) -> None:
     """A 409 says nothing: tried again it is stored, once, in its own session; for ever it is not, and never appears."""
     async with logstore.open(s3(proxy.url, place), settings=HTTP) as log, log.writer("web") as writer:
         proxy.on("PUT", "/log/web/", refuse(409, "ConditionalRequestConflict"), 2)
@@ -264,7 +272,7 @@ async def test_nasty_03_conflict_without_an_object(proxy: Proxy, moto_endpoint: 
             await writer.append(line("never either"))
         with pytest.raises(NotStored):
             await log.resolve(raised.value)
-    async with logstore.open(s3(moto_endpoint, place), read_only=True) as log:
+    async with logstore.open(s3(endpoint, place), read_only=True) as log:
         assert await lines_of(log) == ["a", "b"]
 
 
@@ -297,9 +305,9 @@ async def test_nasty_03_storm_of_503s(proxy: Proxy, place: str) -> None:
     await store._store.aclose()
 
 
-async def test_nasty_03_bodies_cut_short(proxy: Proxy, moto_endpoint: str, place: str) -> None:
+async def test_nasty_03_bodies_cut_short(proxy: Proxy, endpoint: str, place: str) -> None:
     """Half a body under a right status is never half the truth: asked for again, or Unavailable, or Corrupt."""
-    async with logstore.open(s3(moto_endpoint, place), settings=HTTP) as log, log.writer("web") as writer:
+    async with logstore.open(s3(endpoint, place), settings=HTTP) as log, log.writer("web") as writer:
         for id_ in "abc":
             await writer.append(line(id_))
     through = Shared(s3(proxy.url, place))

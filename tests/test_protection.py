@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,24 +15,39 @@ from click.testing import CliRunner, Result
 
 import logstore
 from logstore import (
+    Block,
     Corrupt,
     Event,
     InvalidArgument,
     KeyNeeded,
     Keyring,
     Protection,
+    SigningKey,
+    StageId,
+    Trust,
+    Trusted,
     copy_store,
 )
 from logstore.check import check
 from logstore.filestore import FileStore, MemoryStore
-from logstore.keys import ArchiveKey, RetiredKey, SegmentKey, parse_key
+from logstore.keys import (
+    ArchiveKey,
+    ChunkKey,
+    EntryKey,
+    ManifestKey,
+    RegistrationKey,
+    RetiredKey,
+    SegmentKey,
+    StagePageKey,
+    parse_key,
+)
 from logstore.protection import protect
 from projections import View
 from projections.cli import main
-from tests.protected import KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
+from tests.protected import KEY, KEYRING, OTHER_KEY, SIGNING_KEYS, TRUST, protected
 from tests.scene import Scene, directed, events, read
 from tests.test_keeper import age, keep, live_a_day, opened
-from tests.test_snapshots import Diary, named
+from tests.test_snapshots import Diary, Things, named, thing
 
 
 @directed
@@ -147,6 +165,108 @@ async def test_damage_in_a_protected_store_is_found_and_skipped() -> None:
         assert await read(log) == ["b"]
 
 
+class Things2(Things):
+    """The same by another name: a projection of its own."""
+
+    name = "things-2"
+
+
+@directed
+async def test_a_keeper_that_lacks_a_key_collects_nothing(scene: Scene) -> None:
+    """Forgotten when a key was added everywhere: KeyNeeded, as what only an unreadable manifest lists is no garbage."""
+    older, newer = Keyring([KEY, OTHER_KEY]), Keyring([OTHER_KEY, KEY])
+    scene.protection = protected()
+    await live_a_day(scene, 1)
+    scene.protection = replace(protected(seed=1), keyring=newer)
+    async with opened(scene.machine("newer")) as log, View.open(log, Things2()) as view:
+        await view.snapshot()
+        digest = view.digest()
+    await age()
+    scene.protection = replace(protected(seed=2), keyring=older)
+    for number in (2, 3):
+        await live_a_day(scene, number, snapshots=2)
+        await age()
+    scene.protection = protected(seed=3)
+    chunks = named(scene, ChunkKey)
+    for name in ("first", "second"):
+        with pytest.raises(KeyNeeded, match=r"not in the keyring key=snapshots/things-2/.*/manifest/.*; add it"):
+            await keep(scene, name)
+        await age()
+    assert named(scene, ChunkKey) == chunks
+    scene.protection = replace(protected(seed=4), keyring=older)
+    _, collected = await keep(scene, "third")
+    assert collected != []
+    async with opened(scene.machine("reader")) as log:
+        fold = Things2().registration().key
+        manifest = await log.snapshots.manifest((await log.snapshots.records(fold)).manifests[0])
+        assert f"{manifest.rows_digest:064x}" == digest
+        for listed in manifest.chunks:
+            await log.snapshots.chunk(listed.key)
+
+
+async def test_what_a_check_has_no_key_for_is_not_to_be_given_up() -> None:
+    """Objects of every kind under a key that this process lacks, or of a signer it does not trust: give it the key."""
+    store = MemoryStore()
+    await fill(store, protected())
+    newer = Protection(Keyring([OTHER_KEY, KEY]), TRUST, SIGNING_KEYS["snapper"])
+    async with logstore.open(store, protection=newer) as log:
+        async with log.writer("snapper") as writer, View.open(log, Diary()) as view:
+            await writer.append(thing(1))
+            await view.snapshot()
+        await log.stage_log(StageId("d", "s")).append([Block(0, "line")])
+    others = Trust(tuple(writer for writer in TRUST.writers if writer.name != "snapper"))
+    for reader in (protected(), Protection(newer.keyring, others)):
+        found = [finding async for finding in check(protect(store, reader)) if finding.severity == "damage"]
+        kinds = {type(parse_key(finding.key)) for finding in found if "key_id=" in finding.what}
+        assert kinds >= {EntryKey, SegmentKey, ManifestKey, RegistrationKey, StagePageKey}
+        for finding in found:
+            assert ("give this process the key" in finding.next_step) == ("key_id=" in finding.what), finding
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [None, Protection(keyring=KEYRING), Protection(Keyring([OTHER_KEY]), TRUST)],
+    ids=["plain", "half", "wrong"],
+)
+async def test_a_rescue_without_the_keys_gives_nothing_up(reading: Protection | None) -> None:
+    """With no keys, half of them or others: KeyNeeded. It made a copy that held nothing, all of it lost."""
+    store, target = MemoryStore(), MemoryStore()
+    await fill(store, protected(), "a")
+    with pytest.raises(KeyNeeded, match="key=store"):
+        await copy_store(store, target, accept_loss=True, source_protection=reading)
+    assert await raw(target) == {}
+
+
+@pytest.mark.parametrize("replaced", ["log/", "roster/", "store", "snapshots/ chunks/"])
+async def test_two_stores_with_the_same_keys_are_told_apart_by_their_chains(replaced: str) -> None:
+    """Segments, entries, `store` or snapshots of the other one: Corrupt, or passed over; never its rows."""
+    stores = [MemoryStore(), MemoryStore()]
+    for number, store in enumerate(stores):
+        opening = logstore.open(store, protection=protected(seed=number))
+        async with opening as log, log.writer("web") as writer, View.open(log, Things()) as view:
+            await writer.append(thing(number))
+            await view.snapshot()
+            await writer.append(thing(number + 10))
+    own, others = [await raw(store) for store in stores]
+    prefixes = tuple(replaced.split())
+    mixed = MemoryStore()
+    for name, data in own.items():
+        if not name.startswith(prefixes):
+            await mixed.create(name, data)
+    for name, data in others.items():
+        if name.startswith(prefixes):
+            await mixed.create(name, data)
+    async with AsyncExitStack() as stack:
+        if replaced != "snapshots/ chunks/":
+            stack.enter_context(pytest.raises(Corrupt, match="does not follow"))
+        log = await stack.enter_async_context(logstore.open(mixed, read_only=True, protection=protected()))
+        assert await read(log) == ["t-0000", "t-0010"]
+        view = await stack.enter_async_context(View.open(log, Things()))
+        assert [row for row in (view.get("t-0001"), view.get("t-0011")) if row is not None] == []
+        assert view.get("t-0000") is not None
+        assert view.damage != []
+
+
 async def test_a_copy_is_protected_in_another_way_than_its_source() -> None:
     """Plain to protected, on with the copy, to another key, and back to plain: the same events, whole, each time."""
     plain, first, second, last = (MemoryStore() for _ in range(4))
@@ -173,6 +293,15 @@ def test_what_protects_nothing_or_nobody_knows_is_refused() -> None:
         Protection(keyring=KEYRING, signing_key=SIGNING_KEYS["web"])
     with pytest.raises(InvalidArgument, match="not among the trusted"):
         Protection(trust=TRUST, signing_key=SIGNING_KEYS["stranger"])
+
+
+def test_a_key_does_not_both_encrypt_and_sign() -> None:
+    """One file named by LOGSTORE_KEYS and LOGSTORE_SIGNING_KEY: whoever reads the store could sign as that writer."""
+    both = b"both".ljust(32)
+    trust = Trust((*TRUST.writers, Trusted("ops", (SigningKey(both).public,))))
+    with pytest.raises(InvalidArgument, match="in the keyring, so that all who read could sign name=ops") as caught:
+        Protection(Keyring([KEY, both]), trust)
+    assert both.hex() not in str(caught.value)
 
 
 def test_nothing_of_it_is_imported_where_nothing_is_protected() -> None:
@@ -229,6 +358,7 @@ def test_the_tool_is_told_by_its_environment(tmp_path: Path) -> None:
     assert '"key":"k"' in tool("cat", str(tmp_path / "plain"), "--json").output
     copied = tool("copy", str(store), str(tmp_path / "next"), **protection, LOGSTORE_TARGET_KEYS=new_keys)
     assert copied.exit_code == 0, copied.output
+    assert copied.stderr.endswith(", encrypted, not signed\n")
     assert '"key":"k"' in tool("cat", str(tmp_path / "next"), "--json", LOGSTORE_KEYS=new_keys).output
 
 
@@ -243,3 +373,23 @@ def test_a_key_is_written_once_and_for_its_owner(tmp_path: Path) -> None:
     assert "never overwritten" in again.output
     assert path.read_text() == before
     assert "cannot be made" in tool("key", str(tmp_path / "none" / "keys")).output
+
+
+def test_a_key_that_cannot_be_used_is_not_made(tmp_path: Path) -> None:
+    """Without the package cryptography: told so, and no file is left whose public half was never shown."""
+    path = tmp_path / "signing"
+    program = "import sys\nsys.modules['cryptography'] = None\nfrom projections.cli import main\nmain()"
+    told = subprocess.run(
+        [sys.executable, "-c", program, "key", "--signing", str(path)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert "install logstore[protection]" in told.stderr
+    assert not path.exists()
+
+
+def test_a_key_is_made_as_durable_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is synced, too: a power cut must not take the key of a store that outlives it."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    assert tool("key", str(tmp_path / "keys")).exit_code == 0
+    assert synced == [(tmp_path / "keys").stat().st_ino, tmp_path.stat().st_ino]

@@ -507,3 +507,21 @@ async def test_a_sealer_heeds_what_it_was_told_and_what_it_read(
         else:
             assert await seal_silent(silent, log._objects, log._looks, log._stamps) is not None
     assert finals(scene) == ([] if refused else [(1, 1, True)])
+
+
+# A session that says that nobody may seal it -------------------------------------------------
+
+
+@directed
+async def test_no_seal_time_is_longer_than_a_quarter_of_the_grace(scene: Scene) -> None:
+    """A writer's key is enough to say one that never ends, for which watermark, snapshots and retention would wait."""
+    grace_s = 40
+    async with scene.machine("web").open(quick(), grace_ms=grace_s * 1000) as log, log.writer("web") as writer:
+        await writer.append(event("a"))
+        endless = Open("thief", idle_ms=1 << 62, seal_ms=1 << 62, flights=1)
+        assert await log._roster.post(lambda _: endless) is not None
+        receipt = await writer.append(event("b"))
+        (held,) = [session for session in (await log.survey()).open_sessions if session.writer == "thief"]
+        assert held.seal_ms == grace_s * 1000 // 4
+        await log.settled(receipt, timeout=grace_s)
+        assert ("thief", True) in {(s.key.writer, s.sealed) for s in scene.segments()}

@@ -172,8 +172,18 @@ async def test_who_is_not_trusted_is_not_believed() -> None:
         await SignedStore(within, TRUST, stranger).create(name, data)
     theirs = Trust((Trusted("web", (stranger.public,)),))
     await SignedStore(within, theirs, stranger).create(name, data)
-    with pytest.raises(KeyNeeded, match=rf"not trusted key={name} key_id=[0-9a-f]{{32}}; add it"):
+    with pytest.raises(KeyNeeded, match=rf"not trusted key={name} key_id=[0-9a-f]{{32}}; add it if it is one of yours"):
         await SignedStore(within, TRUST, None).get(name)
+
+
+async def test_nobody_is_advised_to_trust_less() -> None:
+    """An envelope that was taken off is an attack; only of `store` it may mean that the store was made plain."""
+    name, data, _ = await signed()
+    with pytest.raises(Corrupt, match=f"not signed, as its store should be key={name}; restore it$"):
+        await believed(name, data)
+    (name, data), _ = OBJECTS["store"]
+    with pytest.raises(Corrupt, match=r"not signed, .* key=store; restore it; .* opened without protection$"):
+        await believed(name, data)
 
 
 async def test_ranges_are_those_of_the_object_and_verified_where_they_hold_its_frame() -> None:

@@ -14,7 +14,7 @@ from logstore.errors import AlreadyExists, InvalidArgument, NotFound, Unavailabl
 from logstore.filestore.base import FileStore
 from logstore.testing.loop import SimulatedLoop
 from logstore.testing.process import EPOCH_MS, Process
-from logstore.testing.store import CALM, SimulatedStore, StoreFace, Weather
+from logstore.testing.store import CALM, Request, SimulatedStore, StoreFace, Weather
 
 T = TypeVar("T")
 
@@ -310,3 +310,38 @@ def test_weather_may_strike_some_verbs_only(world: World) -> None:
         return [await told(face.create("l", b"")), await told(face.get("k"))]
 
     assert world.run(main()) == ["Unavailable", "done"]
+
+
+def test_one_request_may_have_weather_of_its_own() -> None:
+    """Who is asked as each request is sent may strike just that one; the request says what befell it."""
+
+    def only_the_second(_: StoreFace, request: Request) -> Weather | None:
+        return Weather(unsent=1.0) if request.number == 1 else None
+
+    world = World(on_send=only_the_second)
+
+    async def scenario() -> list[str]:
+        return [await told(world.face.create(f"a/{i}", b"x")) for i in range(3)]
+
+    assert world.process.pauses == 0
+    assert world.run(scenario()) == ["done", "Unavailable", "done"]
+    assert [request.fault for request in world.store.requests] == ["", "unsent", ""]
+    world.loop.close()
+
+
+def test_a_request_says_whether_its_process_slept_over_it(world: World) -> None:
+    """Paused before the answer came, not before it was sent or after."""
+
+    async def scenario() -> None:
+        world.weather(replace(CALM, latency_ms=1_000.0))
+        asleep = world.process.start(world.face.create("a", b"x"))
+        await asyncio.sleep(0)
+        world.process.pause()
+        await asyncio.sleep(1)
+        world.process.resume()
+        await asleep
+        await world.process.start(world.face.create("b", b"x"))
+
+    world.run(scenario())
+    assert [request.slept for request in world.store.requests] == [True, False]
+    assert world.process.pauses == 1

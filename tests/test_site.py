@@ -11,8 +11,11 @@ from typing import Final
 import pytest
 
 import logstore.filestore
+import logstore.notices
+import logstore.otel
 import logstore.sync
 import logstore.testing
+import projections.metrics
 import projections.sync
 import projections.testing
 from tests.pages import PAGES, ROOT, read
@@ -20,9 +23,12 @@ from tests.pages import PAGES, ROOT, read
 WINDOWS: Final = (
     logstore,
     logstore.filestore,
+    logstore.notices,
+    logstore.otel,
     logstore.sync,
     logstore.testing,
     projections,
+    projections.metrics,
     projections.sync,
     projections.testing,
 )

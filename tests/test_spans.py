@@ -1,91 +1,148 @@
-"""Sets of values, against plain comparisons of their members."""
+"""Spans: what goes on is told to a tracer, with attributes that are in the table; without one nothing is loaded."""
 
 from __future__ import annotations
 
-from itertools import chain, pairwise
+import re
+import subprocess
+import sys
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from projections.spans import (
-    ALL,
-    Spans,
-    above,
-    below,
-    bound_bytes,
-    complement,
-    encoded_end,
-    intersection,
-    only_points,
-    turned,
-    union_of_points,
-)
-from projections.values import descending, encode
-from tests.test_values import VALUES, compare, rank
-
-SETS = st.recursive(
-    st.lists(VALUES, max_size=3).map(lambda values: union_of_points([encode(value) for value in values]))
-    | st.builds(below, VALUES.map(encode), inclusive=st.booleans())
-    | st.builds(above, VALUES.map(encode), inclusive=st.booleans()),
-    lambda inner: inner.map(complement) | st.builds(intersection, inner, inner),
-    max_leaves=4,
-)
+import logstore
+from logstore import InvalidArgument, NotFound, NotStored
+from logstore.filestore import MemoryStore
+from logstore.otel import OpenTelemetry
+from logstore.spans import SPANS
+from projections import View, keep
+from tests.pages import read
+from tests.scene import Scene, directed, quick, refuse
+from tests.test_snapshots import Things, thing
 
 
-def holds(spans: Spans, value: Any) -> bool:
-    """Whether a value is in a set, by its bytes."""
-    return any(bound_bytes(low) <= encode(value) < bound_bytes(high) for low, high in spans)
+class Traced:
+    """A provider whose spans can be looked at."""
+
+    def __init__(self, *, requests: bool = False) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer = OpenTelemetry(self.provider, requests=requests)
+
+    def spans(self, name: str = "") -> list[ReadableSpan]:
+        """Those that have ended, in that order; of one name."""
+        return [span for span in self._exporter.get_finished_spans() if name in ("", span.name)]
 
 
-@given(SETS)
-def test_spans_are_ascending_and_disjoint(spans: Spans) -> None:
-    """What the operations return are spans in order, none empty, none over another."""
-    bounds = list(chain.from_iterable(spans))
-    assert all(low <= high for low, high in pairwise(bounds))
-    assert all(low < high for low, high in spans)
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return {name.removeprefix("logstore."): value for name, value in (span.attributes or {}).items()}
 
 
-@given(VALUES, VALUES, st.booleans())
-def test_ranges_stay_within_one_type(limit: Any, value: Any, inclusive: bool) -> None:
-    """``below`` and ``above`` hold what compares so, and is of the same type."""
-    order = compare(value, limit)
-    alike = rank(value) == rank(limit)
-    assert holds(below(encode(limit), inclusive=inclusive), value) == (
-        alike and (order < 0 or (inclusive and not order))
-    )
-    assert holds(above(encode(limit), inclusive=inclusive), value) == (
-        alike and (order > 0 or (inclusive and not order))
-    )
+@directed
+async def test_all_that_the_table_has_is_told(scene: Scene) -> None:
+    """Each span with just the attributes that the page names."""
+    traced = Traced(requests=True)
+    async with scene.machine("web").open(quick(), tracer=traced.tracer) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+        async with View.open(log, Things()) as view:
+            await view.snapshot()
+        rounds = keep(log)
+        await anext(rounds)
+        await rounds.aclose()
+    told: dict[str, set[str]] = {}
+    for span in traced.spans():
+        told.setdefault(span.name, set()).update(attributes(span))
+    assert told == {name: set(names) for name, names in SPANS.items()}
 
 
-@given(SETS, SETS, VALUES)
-def test_sets_combine_like_sets(some: Spans, others: Spans, value: Any) -> None:
-    """A value is in the complement when not in the set, and in an intersection when in both."""
-    assert holds(complement(some), value) != holds(some, value)
-    assert holds(intersection(some, others), value) == (holds(some, value) and holds(others, value))
-    assert holds(ALL, value)
+def test_the_table_is_that_of_the_code() -> None:
+    """docs/observability.md has every span with its attributes, and none that there is not."""
+    page = read("docs/observability.md")
+    rows = re.findall(r"^\| `((?:logstore|projections)\.\w+)` \| ([^|]*) \|", page, re.MULTILINE)
+    assert {name: tuple(re.findall(r"`(\w+)`", given)) for name, given in rows} == SPANS
 
 
-@given(st.lists(VALUES, max_size=4))
-def test_a_set_that_lists_its_members_says_so(values: list[Any]) -> None:
-    """Points are found again, in order, upright and turned; a range has none."""
-    encodings = sorted({encode(value) for value in values})
-    assert only_points(union_of_points(encodings)) == tuple(encodings)
-    assert only_points(turned(union_of_points(encodings))) == tuple(map(descending, reversed(encodings)))
-    assert only_points(ALL) is None
+async def test_an_append_is_part_of_what_its_caller_does() -> None:
+    """Calls that share a segment have a span each, under their own callers' spans; with where they are stored."""
+    traced = Traced()
+    caller = trace.get_tracer("caller", tracer_provider=traced.provider)
+    async with logstore.open(MemoryStore(), tracer=traced.tracer) as log, log.writer("web") as writer:
+        for number in range(2):
+            with caller.start_as_current_span(f"call {number}"):
+                await writer.append_many([thing(number), thing(number + 10)])
+    appends = traced.spans("logstore.append")
+    assert [(attributes(span)["slot"], attributes(span)["events"]) for span in appends] == [(0, 2), (1, 2)]
+    for number, span in enumerate(appends):
+        [called] = traced.spans(f"call {number}")
+        assert span.parent is not None
+        assert called.context is not None
+        assert span.parent.span_id == called.context.span_id
+    assert {span.name for span in traced.spans()} == {"logstore.open", "logstore.append", "call 0", "call 1"}
 
 
-@given(SETS, VALUES, st.text(min_size=1))
-def test_bounds_hold_among_entries(spans: Spans, value: Any, key: str) -> None:
-    """An entry, an encoding that some key follows, lies in the set's spans when its value does; turned round, too."""
-    for ends, encoded in ((spans, encode(value)), (turned(spans), descending(encode(value)))):
-        entry = encoded + key.encode()
-        assert any(bound_bytes(low) <= entry < bound_bytes(high) for low, high in ends) == holds(spans, value)
+@directed
+async def test_a_leaders_commit_is_an_append(scene: Scene) -> None:
+    """With the leader's name."""
+    traced = Traced()
+    async with scene.machine("web").open(quick(), tracer=traced.tracer) as log:
+        lead = log.lead("leader", {"Thing"})
+        await lead.acquire()
+        await lead.append([thing(1)])
+        await lead.aclose()
+    [span] = traced.spans("logstore.append")
+    assert (attributes(span)["writer"], attributes(span)["events"]) == ("leader", 1)
 
 
-@given(VALUES, st.binary(), st.binary(max_size=3))
-def test_an_encoding_ends_by_itself(value: Any, rest: bytes, before: bytes) -> None:
-    """Its end is found whatever stands before and behind, whichever way it is turned."""
-    for encoded in (encode(value), descending(encode(value))):
-        assert encoded_end(before + encoded + rest, len(before)) == len(before) + len(encoded)
+@directed
+async def test_an_error_is_the_outcome_of_its_span(scene: Scene) -> None:
+    """Recorded with its name, and the span is an error; one of a request that was answered NotFound, too."""
+    traced = Traced(requests=True)
+    machine = scene.machine("web")
+    async with machine.open(quick(deadline_ms=10_000), tracer=traced.tracer) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+        machine.script.on("create", "log/web", refuse, 8)
+        with pytest.raises(NotStored):
+            await writer.append(thing(2))
+        machine.script.clear()
+    good, bad = traced.spans("logstore.append")
+    assert good.status.is_ok
+    assert (bad.status.status_code, bad.events[0].name) == (trace.StatusCode.ERROR, "exception")
+    assert (bad.events[0].attributes or {})["exception.type"] == "logstore.errors.NotStored"
+    failed = [span for span in traced.spans("logstore.request") if not span.status.is_ok]
+    assert [attributes(span)["verb"] for span in failed].count("create") >= 8
+
+
+async def test_a_listing_is_a_span_of_its_own() -> None:
+    """However it ends, and whatever its caller does meanwhile: that is no part of it."""
+    traced = Traced(requests=True)
+    async with logstore.open(MemoryStore(), tracer=traced.tracer) as log, log.writer("web") as writer:
+        await writer.append(thing(1))
+        await log.survey()
+    listings = [span for span in traced.spans("logstore.request") if attributes(span)["verb"] == "list"]
+    assert {"roster/", "log/", "retired/"} <= {attributes(span)["key"] for span in listings}
+    inside = {span.context.span_id for span in listings if span.context is not None}
+    assert not [span for span in traced.spans() if span.parent is not None and span.parent.span_id in inside]
+
+
+async def test_a_log_that_cannot_be_opened_tells_why() -> None:
+    """The span ends, too."""
+    traced = Traced()
+    with pytest.raises(NotFound):
+        async with logstore.open(MemoryStore(), read_only=True, tracer=traced.tracer):
+            pass
+    [span] = traced.spans()
+    assert (span.name, span.status.status_code) == ("logstore.open", trace.StatusCode.ERROR)
+    with pytest.raises(InvalidArgument):
+        View.open(logstore.open(MemoryStore()), Things())
+
+
+def test_who_does_not_ask_loads_nothing() -> None:
+    """OpenTelemetry is imported by who imports ``logstore.otel``, and only its API."""
+    loaded = "[n for n in ('opentelemetry', 'opentelemetry.sdk') if n in sys.modules]"
+    script = f"import sys, logstore, projections.cli.keep; print({loaded}); import logstore.otel; print({loaded})"
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines() == ["[]", "['opentelemetry']"]

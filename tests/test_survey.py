@@ -69,6 +69,8 @@ async def test_a_survey_counts_what_a_reading_would(store: FileStore, clock: Man
     assert survey.segments == len([k async for k in store.list("log/")])
     assert [(s.writer, s.slots, s.events) for s in survey.open_sessions] == [("dead", 3, 3), ("dead", 1, 1)]
     assert survey.holder == survey.open_sessions[0]
+    assert (survey.chapter_sessions, survey.left_over, survey.left_over_since_ms) == (2, 0, None)
+    assert survey.created_ms <= (survey.oldest_ended_ms or 0) <= (survey.chapter_begun_ms or 0) <= (survey.now_ms or 0)
     assert survey.watermark == survey.open_sessions[0].last_stamp < survey.newest_stamp
     assert requests.create.requests == requests.delete.requests == 0
     assert survey.newest_stamp >= max(event.stamp for event in events)

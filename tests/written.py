@@ -20,13 +20,13 @@ def stored(
     event: Event, stamp: int, *, writer: str = "web", chapter: int = 0, session: int = 1, seq: int = 0
 ) -> StoredEvent:
     """An event as it is read back from a place in the log."""
-    encoded = _ENCODER.encode(event)
+    *_, payload, meta = _ENCODER.encode(event)
     return StoredEvent(
         event.kind,
         event.key,
         event.type,
-        encoded.payload,
-        encoded.meta,
+        payload,
+        meta,
         stamp,
         writer,
         chapter,

@@ -20,7 +20,14 @@ from logstore.filestore.base import Blob, FileStore, Listed
 from logstore.filestore.local import LocalStore
 from logstore.filestore.memory import MemoryStore
 from logstore.filestore.probe import Finding, probe, require_safe
-from logstore.filestore.wrappers import MeteredStore, RetryingStore, RetrySettings, StoreStatistics, VerbStatistics
+from logstore.filestore.wrappers import (
+    MeteredStore,
+    RetryingStore,
+    RetrySettings,
+    StoreStatistics,
+    TracedStore,
+    VerbStatistics,
+)
 
 __all__ = [
     # The promise, and the values it speaks in
@@ -35,6 +42,7 @@ __all__ = [
     "RetryingStore",
     "RetrySettings",
     "MeteredStore",
+    "TracedStore",
     "StoreStatistics",
     "VerbStatistics",
     # Whether a store keeps the promise

@@ -10,7 +10,8 @@ What an answer means is decided in one table, ``_translate``:
     412                      the name is taken                          AlreadyExists
     409                      somebody is creating it just now           Unavailable (may not have landed)
     404                      no such object / no such bucket            NotFound / Unavailable
-    401, 403                 access denied, token expired               Unavailable
+    401, 403                 access denied, token expired, clock off,
+                             quota used up: each said apart             Unavailable
     501 to a create          the condition is not implemented           UnsafeStore
     any other, or none       the service or the network is in trouble   Unavailable
 
@@ -37,6 +38,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -183,6 +185,10 @@ class S3Store:
             raise _translate(error, verb, key, self._bucket) from error
         except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(error, verb, key) from error
+        except RuntimeError as error:
+            if "expired" not in str(error):
+                raise
+            raise _no_answer(error, verb, key) from error  # botocore's word for new credentials that are old
 
     async def _body(self, key: str, answer: Mapping[str, Any]) -> bytes:
         """Read the whole body of an answer; a broken or short one is no answer at all."""
@@ -235,6 +241,7 @@ class _BeyondTheEnd(LogStoreError):
 # What answers mean ----------------------------------------------------------------------------
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}  # told with status 400
+_FULL = {"QuotaExceeded", "InsufficientCapacity"}  # told with status 403 or 507: no right is wanting, but room
 
 
 def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStoreError:
@@ -247,6 +254,10 @@ def _translate(error: ClientError, verb: str, key: str, bucket: str) -> LogStore
         return Unavailable(f"there is no such bucket; create it or correct the address bucket={bucket} {facts}")
     if code in _EXPIRED:
         return Unavailable(f"access denied; the credentials have expired or are not valid {facts}")
+    if code == "RequestTimeTooSkewed":
+        return Unavailable(f"this machine's clock is off, so nothing it signs is taken; repair its time {facts}")
+    if code in _FULL:
+        return Unavailable(f"the store is full, or its quota used up; make room or raise the quota {facts}")
     match status:
         case 412 if verb == "create":
             return AlreadyExists(f"the name is taken key={key}", now_ms=now_ms)
@@ -273,6 +284,11 @@ def _no_answer(error: Exception, verb: str, key: str) -> Unavailable:
         return Unavailable(
             f"no credentials were found, so nothing was asked {facts};"
             " set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if isinstance(error, CredentialRetrievalError | RuntimeError):
+        return Unavailable(
+            f"the credentials have expired and no new ones were found, so nothing was asked {facts};"
+            " see to what AWS_PROFILE or the instance's role names"
         )
     if isinstance(error, EndpointConnectionError):
         return Unavailable(f"nobody answers at the store's endpoint; check endpoint_url, and the network {facts}")

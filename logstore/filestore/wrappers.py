@@ -1,4 +1,4 @@
-"""Behaviour around a store: trying again, and counting.
+"""Behaviour around a store: trying again, counting, and tracing.
 
 Each is a ``FileStore`` around a ``FileStore``. The usual stack is
 ``RetryingStore(MeteredStore(backend))``: every attempt is counted, because every attempt is billed.
@@ -22,8 +22,9 @@ from typing import TypeVar
 from logstore.clock import Clock, SystemClock
 from logstore.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from logstore.filestore.base import Blob, FileStore, Listed
+from logstore.spans import Tracer, span_of
 
-__all__ = ["MeteredStore", "RetrySettings", "RetryingStore", "StoreStatistics", "VerbStatistics"]
+__all__ = ["MeteredStore", "RetrySettings", "RetryingStore", "StoreStatistics", "TracedStore", "VerbStatistics"]
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class RetryingStore:
     failed together do not come back together. AlreadyExists, NotFound and all other errors pass
     through at once. A create that gave up, or met AlreadyExists, may have landed: read the object to learn.
     ``list`` goes on behind the last key it yielded, and counts attempts and time anew from there.
+    ``retries``: how often it tried again, by verb.
     Cost: that of the store, times ``attempts_max`` at worst.
     """
 
@@ -83,6 +85,7 @@ class RetryingStore:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._sleep = sleep
+        self.retries: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return f"<RetryingStore {self._store!r}>"
@@ -134,6 +137,7 @@ class RetryingStore:
                     await self._sleep(pause_ms / 1_000)
                     left_ms = self._left_ms(started_ms)
                     if left_ms > 0:  # it may have slept longer: what is sent late is sent on old news
+                        self.retries[verb] += 1
                         continue
                 spent_ms = self._clock.elapsed_ms() - started_ms
                 last = "timed out" if isinstance(error, TimeoutError) else str(error)
@@ -278,3 +282,45 @@ class MeteredStore:
         except (Exception, asyncio.CancelledError):  # not GeneratorExit: who stops listing early has not failed
             self._counts[verb, "failed"] += 1
             raise
+
+
+# Tracing ----------------------------------------------------------------------------------------
+
+
+class TracedStore:
+    """Tells a tracer of each request; within ``RetryingStore``, of each attempt. Cost: a span each."""
+
+    def __init__(self, store: FileStore, tracer: Tracer) -> None:
+        self._store = store
+        self.remote = store.remote
+        self._tracer = tracer
+
+    def __repr__(self) -> str:
+        return f"<TracedStore {self._store!r}>"
+
+    async def create(self, key: str, data: bytes) -> int | None:
+        """See FileStore."""
+        with span_of(self._tracer, "logstore.request", verb="create", key=key, bytes=len(data)):
+            return await self._store.create(key, data)
+
+    async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+        """See FileStore."""
+        with span_of(self._tracer, "logstore.request", verb="get", key=key) as span:
+            blob = await self._store.get(key, start, stop)
+            span.note(bytes=len(blob.data))
+            return blob
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        """See FileStore. One span for all pages, however long the caller takes; nothing is part of it."""
+        with self._tracer.span("logstore.request", {"verb": "list", "key": prefix}, current=False):
+            async for listed in self._store.list(prefix, after):
+                yield listed
+
+    async def delete(self, key: str) -> None:
+        """See FileStore."""
+        with span_of(self._tracer, "logstore.request", verb="delete", key=key):
+            await self._store.delete(key)
+
+    async def aclose(self) -> None:
+        """Close the store within; not traced."""
+        await self._store.aclose()

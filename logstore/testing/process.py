@@ -73,6 +73,7 @@ class Process:
     unpark: Callable[[Process], None] = field(repr=False)
     state: ProcessState = ProcessState.RUNNING
     parked: list[asyncio.Handle] = field(default_factory=list, repr=False)
+    pauses: int = 0
 
     def start(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Run ``coroutine`` as a task of this process; all that it starts belongs to it as well."""
@@ -84,6 +85,7 @@ class Process:
         """SIGSTOP: park everything until ``resume``."""
         if self.state is ProcessState.RUNNING:
             self.state = ProcessState.PAUSED
+            self.pauses += 1
 
     def resume(self) -> None:
         """SIGCONT: run what was parked, late timers and answers that have come meanwhile alike."""

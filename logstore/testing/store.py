@@ -72,6 +72,8 @@ class Request:
     answered_s: float | None = None
     effect: str = ""  # what it did at the store: created, exists, found, absent, listed, deleted
     outcome: str = ""  # what the caller was told; "" = nothing
+    fault: str = ""  # what the weather did to it, as its field is named
+    slept: bool = False  # whether its process was paused before it was answered
 
     @property
     def landed(self) -> bool:
@@ -103,6 +105,9 @@ class SimulatedStore:
     Everybody's invariant: a name is used for one content, for ever (P4); ``scratch`` is excepted, and names that
     ``is_garbage`` calls so when something lands there.
 
+    ``on_send`` is called as each request is sent, in its caller's stack, and may return the weather for this one;
+    ``on_request`` when one is over.
+
     For processes: face. For scenarios: contents, ever, keys, holds, lose, flip, forget, restore. For checkers:
     requests, digest.
     """
@@ -119,6 +124,7 @@ class SimulatedStore:
         page_keys: int = 1_000,
         scratch: str = "probe/",
         is_garbage: Callable[[SimulatedStore, str], bool] = lambda _, key: False,
+        on_send: Callable[[StoreFace, Request], Weather | None] = lambda _, __: None,
         on_request: Callable[[Request], None] | None = None,
     ) -> None:
         self.loop = loop
@@ -130,6 +136,7 @@ class SimulatedStore:
         self._date_ms = date_ms
         self._scratch = scratch
         self._is_garbage = is_garbage
+        self._on_send = on_send
         self._on_request = on_request
         self._bucket = MemoryStore(clock=self.clock)
         self._ever: dict[str, bytes] = {}  # every name ever used, and what it held first
@@ -198,7 +205,10 @@ class SimulatedStore:
         request = Request(len(self.requests), name, verb, key, content, self.loop.time())
         self.requests.append(request)
         answer: asyncio.Future[T] = self.loop.create_future()
-        self._send(_Way(self._rng, face.weather, verb), request, act, answer)
+        way = _Way(self._rng, self._on_send(face, request) or face.weather, verb)
+        request.fault = way.fault
+        pauses = process.pauses if process else 0
+        self._send(way, request, act, answer)
         try:
             result = await answer
         except BaseException as error:
@@ -209,6 +219,7 @@ class SimulatedStore:
             return result
         finally:
             request.answered_s = self.loop.time()
+            request.slept = process is not None and process.pauses > pauses
             if self._on_request is not None:
                 self._on_request(request)
 
@@ -311,6 +322,7 @@ class _Way:
 
     ``there_ms``: how long until it arrives, None = never. ``answers``: whether the bucket's answer
     gets back, ``back_ms`` later. ``refusal``: what the caller is told instead, ``back_ms`` after sending.
+    ``fault``: what struck it.
     """
 
     rng: random.Random
@@ -320,6 +332,7 @@ class _Way:
     back_ms: float = field(init=False)
     answers: bool = field(init=False, default=True)
     refusal: str | None = field(init=False, default=None)
+    fault: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         rng, weather = self.rng, self.weather
@@ -334,9 +347,13 @@ class _Way:
     def _trip_ms(self) -> float:
         rng, weather = self.rng, self.weather
         trip_ms = rng.expovariate(1 / weather.latency_ms) if weather.latency_ms else 0.0
-        return trip_ms + (rng.uniform(0, weather.slow_ms) if rng.random() < weather.slow else 0.0)
+        if rng.random() < weather.slow:
+            self.fault = "slow"
+            trip_ms += rng.uniform(0, weather.slow_ms)
+        return trip_ms
 
     def _strike(self, fault: str) -> None:
+        self.fault = fault
         late_ms = self.rng.uniform(0, self.weather.late_ms)
         match fault:
             case "throttled":

@@ -15,6 +15,7 @@ import keyword
 import click
 
 from logstore.errors import LogStoreError
+from projections.words import on_one_line
 
 __all__ = ["VERBS", "CouldNotRun", "main"]
 
@@ -49,7 +50,7 @@ class CouldNotRun(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: LogStoreError) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(on_one_line(f"{type(error).__name__}: {error}"))
 
 
 class Verbs(click.Group):

@@ -9,7 +9,15 @@ import click
 from logstore import KeepSettings
 from logstore.errors import InvalidArgument
 from projections.cli.gc import retirement_line
-from projections.cli.terminal import as_json, json_option, open_log, run, snapshots_kept_option, url_argument
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    open_log,
+    run,
+    say,
+    snapshots_kept_option,
+    url_argument,
+)
 
 __all__ = ["command"]
 
@@ -35,4 +43,4 @@ async def _archive(url: str, settings: KeepSettings, dry_run: bool, json_: bool)
                 f"this store does not archive its history history={history}; `copy --history archive` makes one"
             )
         for retirement in await log.keeper(settings).retire(dry_run=dry_run):
-            click.echo(as_json(asdict(retirement)) if json_ else retirement_line(retirement))
+            say(as_json(asdict(retirement)) if json_ else retirement_line(retirement))

@@ -12,6 +12,7 @@ from projections.cli.terminal import (
     moment,
     open_log,
     run,
+    say,
     url_argument,
     where_to_begin,
 )
@@ -81,7 +82,7 @@ async def _cat(
         finally:
             say_position(reader, after)
         for damage in reader.damage:
-            click.echo(f"left damaged: {type(damage).__name__}: {damage}", err=True)
+            say(f"left damaged: {type(damage).__name__}: {damage}", err=True)
         return bool(reader.damage)
 
 
@@ -94,11 +95,11 @@ def kinds_of(options: tuple[str, ...]) -> frozenset[str] | None:
 def say_event(event: StoredEvent, json_: bool) -> None:
     """Print one event."""
     if json_:
-        click.echo(line_of_event(event))
+        say(line_of_event(event))
     else:
         data = "" if event.data is None else as_json(to_json(event.data))
         mark = "" if event.settled else " ~"
-        click.echo(f"{moment(event.stamp)}{mark} {event.writer} {event.kind} {event.key} {event.type} {data}".rstrip())
+        say(f"{moment(event.stamp)}{mark} {event.writer} {event.kind} {event.key} {event.type} {data}".rstrip())
 
 
 def say_position(reader: Reader, after: str | None) -> None:

@@ -10,7 +10,16 @@ import click
 from logstore.check import check
 from logstore.filestore.base import FileStore
 from logstore.finding import Progress
-from projections.cli.terminal import as_json, json_option, open_store, progress_bar, run, size, url_argument
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    open_store,
+    progress_bar,
+    run,
+    say,
+    size,
+    url_argument,
+)
 
 __all__ = ["command"]
 
@@ -40,7 +49,7 @@ async def _check(url: str, notes: bool, json_: bool) -> int:
                     bar.update(task, completed=progress.objects)
                     damages += finding.severity == "damage"
                     if notes or finding.severity == "damage":
-                        click.echo(as_json(asdict(finding)) if json_ else str(finding))
+                        say(as_json(asdict(finding)) if json_ else str(finding))
     finally:
         await store.aclose()
     seen = f"{progress.objects} objects, {progress.entries} entries, {progress.segments} segments"

@@ -14,9 +14,19 @@ import click
 from logstore.errors import NotFound
 from projections import Collection
 from projections.cli.projection import load_collections, load_labels
-from projections.cli.terminal import address_of, as_json, json_option, open_log, run, url_argument
-from projections.console import CannotListen, Console, Source
+from projections.cli.terminal import (
+    address_of,
+    as_json,
+    json_option,
+    log_format_option,
+    notices_as,
+    open_log,
+    run,
+    url_argument,
+)
+from projections.console import Console, Source
 from projections.console.look import Labels
+from projections.listening import CannotListen
 
 __all__ = ["PORT", "command", "console_beside", "serve_option"]
 
@@ -37,9 +47,18 @@ serve_option = click.option(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen. Who reaches it sees the log.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any that is free.")
 @click.option("--once", is_flag=True, help="Start, fetch each page of the menu, say how that went, end.")
+@log_format_option
 @json_option
 def command(
-    *, url: str, collections: tuple[str, ...], labels: str | None, host: str, port: int, once: bool, json_: bool
+    *,
+    url: str,
+    collections: tuple[str, ...],
+    labels: str | None,
+    host: str,
+    port: int,
+    once: bool,
+    log_format: str,
+    json_: bool,
 ) -> None:
     """Show the log at URL in a browser, until interrupted (Ctrl-C, SIGTERM): what it holds, as it moves.
 
@@ -48,7 +67,9 @@ def command(
     """
     declared = [collection for text in collections for collection in load_collections(text)]
     named = load_labels(labels) if labels is not None else {}
-    if not run(_console(url, declared, named, host=host, port=port, once=once, json_=json_)):
+    with notices_as(log_format):
+        all_well = run(_console(url, declared, named, host=host, port=port, once=once, json_=json_))
+    if not all_well:
         click.get_current_context().exit(1)
 
 

@@ -8,7 +8,7 @@ import click
 
 from logstore import Finding, Progress, Protection, copy_store
 from logstore.identity import HISTORIES
-from projections.cli.terminal import address_of, as_json, json_option, run, size, watched
+from projections.cli.terminal import address_of, as_json, json_option, run, say, size, watched
 
 __all__ = ["command"]
 
@@ -33,24 +33,39 @@ def command(*, source: str, target: str, history: str | None, accept_loss: bool,
     With --accept-loss TARGET must be empty, and what SOURCE has lost for good is not in it: sessions end where they
     are damaged. Each loss is a line, and the exit status 1. What is still being written to SOURCE may be missing, too.
 
-    TARGET is protected like SOURCE, or as LOGSTORE_TARGET_KEYS, LOGSTORE_TARGET_TRUST, LOGSTORE_TARGET_SIGNING_KEY say.
+    TARGET is protected like SOURCE, or as LOGSTORE_TARGET_KEYS, LOGSTORE_TARGET_TRUST, LOGSTORE_TARGET_SIGNING_KEY say:
+    where one of them is set, it has what they say and nothing else.
     """
     losses: list[Finding] = []
-    id_, progress = run(_copy(source, target, history=history, accept_loss=accept_loss, plain=plain, losses=losses))
+    of_source = Protection.from_environment()
+    of_target = None if plain else Protection.from_environment(prefix="LOGSTORE_TARGET_") or of_source
+    id_, progress = run(
+        _copy(source, target, of_source, of_target, history=history, accept_loss=accept_loss, losses=losses)
+    )
     for finding in losses:
-        click.echo(as_json(asdict(finding)) if json_ else str(finding))
+        say(as_json(asdict(finding)) if json_ else str(finding))
     if json_:
         click.echo(as_json({"id": id_.hex(), "objects": progress.objects, "bytes": progress.bytes}))
     lost = f"; lost or left out: {len(losses)}" if accept_loss else ""
-    click.echo(f"{progress.objects} objects copied, {size(progress.bytes)}; the copy is {id_.hex()}{lost}", err=True)
+    kind = f", {_words(of_target)}" if of_source or of_target else ""
+    click.echo(
+        f"{progress.objects} objects copied, {size(progress.bytes)}; the copy is {id_.hex()}{kind}{lost}", err=True
+    )
     if losses:
         click.get_current_context().exit(1)
 
 
 async def _copy(
-    source: str, target: str, *, history: str | None, accept_loss: bool, plain: bool, losses: list[Finding]
+    source: str,
+    target: str,
+    of_source: Protection | None,
+    of_target: Protection | None,
+    *,
+    history: str | None,
+    accept_loss: bool,
+    losses: list[Finding],
 ) -> tuple[bytes, Progress]:
-    progress, protection = Progress(), Protection.from_environment()
+    progress = Progress()
     copying = copy_store(
         address_of(source),
         address_of(target),
@@ -58,7 +73,14 @@ async def _copy(
         accept_loss=accept_loss,
         on_loss=losses.append,
         progress=progress,
-        source_protection=protection,
-        target_protection=None if plain else Protection.from_environment(prefix="LOGSTORE_TARGET_") or protection,
+        source_protection=of_source,
+        target_protection=of_target,
     )
     return await watched(copying, "copying", lambda: progress.objects), progress
+
+
+def _words(protection: Protection | None) -> str:
+    """How a store is protected."""
+    encrypted = protection is not None and protection.keyring is not None
+    signed = protection is not None and protection.trust is not None
+    return f"{'encrypted' if encrypted else 'not encrypted'}, {'signed' if signed else 'not signed'}"

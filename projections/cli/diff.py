@@ -7,7 +7,7 @@ import click
 from projections import Change, diff
 from projections.cli.jsonlines import to_json
 from projections.cli.projection import load_projection, projection_option
-from projections.cli.terminal import as_json, json_option, open_log, run, url_argument
+from projections.cli.terminal import as_json, json_option, open_log, run, say, url_argument
 from projections.past import Moment, parse_moment
 
 __all__ = ["command"]
@@ -26,7 +26,7 @@ def command(url: str, projection: str, before: str, after: str, json_: bool) -> 
     """
     changes = run(_diff(url, projection, parse_moment(before, "--from"), parse_moment(after, "--to")))
     for change in changes:
-        click.echo(as_json(_values(change)) if json_ else _line(change))
+        say(as_json(_values(change)) if json_ else _line(change))
     click.echo(f"{len(changes)} rows differ", err=True)
 
 

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 import click
 
 from logstore import Survey
-from logstore.clock import SKEW_MS_MAX, stamp_ms
+from logstore.clock import SKEW_MS_MAX
 from logstore.errors import Corrupt, LogStoreError, Missing, NotFound
 from logstore.filestore import RetryingStore, open_filestore, probe
-from projections.cli.terminal import address_of, as_json, json_option, open_log, run, url_argument
-from projections.words import duration, why_not_settled
+from projections.cli.terminal import address_of, as_json, json_option, open_log, run, say, url_argument
+from projections.health import Concern, about_clock, about_sessions, about_stamps
+from projections.words import why_not_settled
 
 __all__ = ["command"]
 
@@ -42,7 +43,7 @@ def command(url: str, probe_: bool, json_: bool) -> None:
     """
     diagnoses = run(_examine(url, probe_))
     for diagnosis in diagnoses:
-        click.echo(as_json(asdict(diagnosis)) if json_ else str(diagnosis))
+        say(as_json(asdict(diagnosis)) if json_ else str(diagnosis))
     if not all(diagnosis.ok for diagnosis in diagnoses):
         click.get_current_context().exit(1)
 
@@ -77,34 +78,18 @@ def _damaged(damage: LogStoreError) -> Diagnosis:
 
 
 def _judge(survey: Survey) -> list[Diagnosis]:
+    """What `logstore status` would say of clock, stamps and sessions, and what is well."""
+    skew = f"skew_ms={survey.skew_ms} bound_ms={SKEW_MS_MAX}"
+    sessions = f"{len(survey.open_sessions)} open; {why_not_settled(survey)}"
     return [
         Diagnosis("log", True, f"store={survey.store_id} events={survey.events} sessions={survey.sessions}"),
-        _judge_clock(survey),
-        _judge_stamps(survey),
-        _judge_sessions(survey),
+        *_looked_at("clock", about_clock(survey), survey, f"this machine's clock and the store's agree {skew}"),
+        *_looked_at("stamps", about_stamps(survey), survey, "none is ahead of the store's clock"),
+        *_looked_at("sessions", about_sessions(survey), survey, sessions),
     ]
 
 
-def _judge_clock(survey: Survey) -> Diagnosis:
-    skew = f"skew_ms={survey.skew_ms} bound_ms={SKEW_MS_MAX}"
-    if abs(survey.skew_ms) > SKEW_MS_MAX:
-        return Diagnosis("clock", False, f"this machine can open no session: repair its time synchronisation {skew}")
-    return Diagnosis("clock", True, f"this machine's clock and the store's agree {skew}")
-
-
-def _judge_stamps(survey: Survey) -> Diagnosis:
-    """One bad clock pushes everybody's stamps; the store's time tells."""
-    newest = max(survey.newest_stamp, survey.newest_entry_stamp)
-    ahead_ms = 0 if survey.now_ms is None else stamp_ms(newest) - survey.now_ms
-    if ahead_ms > SKEW_MS_MAX:
-        detail = f"the newest stamp is {duration(ahead_ms)} ahead of the store's clock; some writer's clock was off"
-        return Diagnosis("stamps", False, detail)
-    return Diagnosis("stamps", True, "none is ahead of the store's clock")
-
-
-def _judge_sessions(survey: Survey) -> Diagnosis:
-    silent = [session for session in survey.open_sessions if session.may_be_sealed]
-    if silent:
-        detail = f"{len(silent)} were silent for their seal time; run `logstore seal` ({why_not_settled(survey)})"
-        return Diagnosis("sessions", False, detail)
-    return Diagnosis("sessions", True, f"{len(survey.open_sessions)} open; {why_not_settled(survey)}")
+def _looked_at(check: str, found: list[Concern], survey: Survey, well: str) -> list[Diagnosis]:
+    if not found:
+        return [Diagnosis(check, True, well)]
+    return [Diagnosis(check, False, concern.said(survey.now_ms)) for concern in found]

@@ -32,6 +32,7 @@ from projections.cli.terminal import (
     open_log,
     progress_bar,
     run,
+    say,
     url_argument,
     where_to_begin,
 )
@@ -137,7 +138,7 @@ async def _export_events(
                 if count % BAR_EVERY == 0:
                     bar.update(task, completed=count)
         for damage in reader.damage:
-            click.echo(f"left damaged: {type(damage).__name__}: {damage}", err=True)
+            say(f"left damaged: {type(damage).__name__}: {damage}", err=True)
         say_position(reader, after)
         return count, bool(reader.damage)
 
@@ -155,7 +156,7 @@ async def _export_rows(
         if isinstance(projection, CollectionFold):
             projection.collection.require_mode(view.led_kinds)
         for error in view.damage:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
+            say(f"{type(error).__name__}: {error}", err=True)
         with output as sink, progress_bar("exporting") as bar:
             task, cursor = bar.add_task("", total=len(view)), None
             while True:

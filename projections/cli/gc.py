@@ -12,6 +12,7 @@ from projections.cli.terminal import (
     json_option,
     open_log,
     run,
+    say,
     size,
     snapshots_kept_option,
     stage_logs_age_option,
@@ -43,11 +44,11 @@ async def _gc(url: str, settings: KeepSettings, dry_run: bool, json_: bool) -> N
     async with open_log(url, read_only=False) as log:
         keeper = log.keeper(settings)
         for retirement in await keeper.retire(dry_run=dry_run):
-            click.echo(retirement_line(retirement), err=True)
+            say(retirement_line(retirement), err=True)
         async for dropped in keeper.drop_stage_logs(dry_run=dry_run):
-            click.echo(dropped_line(dropped), err=True)
+            say(dropped_line(dropped), err=True)
         async for garbage in keeper.collect(dry_run=dry_run, void=True):
-            click.echo(as_json(asdict(garbage)) if json_ else garbage_line(garbage))
+            say(as_json(asdict(garbage)) if json_ else garbage_line(garbage))
             count, total = count + 1, total + garbage.size
         swept = 0 if dry_run else await keeper.sweep()
     said = f"{count} objects {'would be ' if dry_run else ''}deleted, {size(total)} known of"

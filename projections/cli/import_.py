@@ -248,9 +248,9 @@ class Import:
         """One more event: skipped, or put into the batch."""
         try:
             event, place = event_and_place(line)
-            encoded = self._encoder.encode(event)
+            _, key, _, payload, _ = encoded = self._encoder.encode(event)
             made = with_origin(event, place)
-            size = sum(map(len, (encoded.key, encoded.payload, self._encoder.encode(made).meta or b"")))
+            size = sum(map(len, (key, payload, self._encoder.encode(made)[-1] or b"")))
         except InvalidArgument as error:
             number = self._lines
             self._lines -= 1

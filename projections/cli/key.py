@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from logstore.encryption import KEY_BYTES
+from logstore.encryption import KEY_BYTES, require_cryptography
 from logstore.errors import InvalidArgument
 from logstore.signature import SigningKey
 
@@ -23,6 +23,7 @@ def command(file: Path, signing: bool) -> None:
 
     Name it by LOGSTORE_KEYS, or by LOGSTORE_SIGNING_KEY. Whoever loses the keys of an encrypted store loses the store.
     """
+    require_cryptography()
     secret = secrets.token_bytes(KEY_BYTES)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -34,5 +35,10 @@ def command(file: Path, signing: bool) -> None:
         stream.write(secret.hex() + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # a store must not outlive the only key that reads it
+    finally:
+        os.close(directory)
     if signing:
         click.echo(SigningKey(secret).public.hex())

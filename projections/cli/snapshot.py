@@ -10,7 +10,17 @@ import click
 from logstore.manifest import Manifest
 from projections import Projection, View
 from projections.cli.projection import load_projection, projection_option
-from projections.cli.terminal import as_json, json_option, moment, open_log, run, size, url_argument, watched
+from projections.cli.terminal import (
+    as_json,
+    json_option,
+    moment,
+    open_log,
+    run,
+    say,
+    size,
+    url_argument,
+    watched,
+)
 
 __all__ = ["command", "manifest_line", "manifest_values"]
 
@@ -26,7 +36,7 @@ def command(url: str, projection: str, json_: bool) -> None:
     everything is settled that was stored before: up to the seal time of a writer that died.
     """
     manifest = run(_snapshot(url, load_projection(projection)))
-    click.echo(as_json(manifest_values(manifest)) if json_ else manifest_line(manifest))
+    say(as_json(manifest_values(manifest)) if json_ else manifest_line(manifest))
 
 
 async def _snapshot(url: str, projection: Projection) -> Manifest:
@@ -34,7 +44,7 @@ async def _snapshot(url: str, projection: Projection) -> Manifest:
         view = View.open(log, projection)
         await watched(stack.enter_async_context(view), "reading rows", lambda: len(view))
         for error in view.damage:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
+            say(f"{type(error).__name__}: {error}", err=True)
         return await watched(view.snapshot(), "settling and writing rows", lambda: len(view))
 
 

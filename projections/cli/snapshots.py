@@ -8,7 +8,7 @@ from logstore.errors import Corrupt, Missing
 from logstore.keys import ManifestKey, manifest_key
 from logstore.snapshots import Snapshots
 from projections.cli.snapshot import manifest_line, manifest_values
-from projections.cli.terminal import as_json, json_option, open_log, run, url_argument
+from projections.cli.terminal import as_json, json_option, open_log, run, say, url_argument
 
 __all__ = ["command"]
 
@@ -34,11 +34,11 @@ async def _list(url: str, json_: bool) -> bool:
             try:
                 registration = await snapshots.registration(fold, records)
             except (Corrupt, Missing) as error:
-                click.echo(f"{type(error).__name__}: {error}", err=True)
+                say(f"{type(error).__name__}: {error}", err=True)
                 damaged = True
             else:
                 state = "registered" if registration is not None and registration.registered else "not registered"
-                click.echo(f"{fold.projection} version={fold.version} {state}", err=True)
+                say(f"{fold.projection} version={fold.version} {state}", err=True)
             for key in records.manifests:
                 damaged |= await _show(snapshots, key, json_)
     return damaged
@@ -48,7 +48,7 @@ async def _show(snapshots: Snapshots, key: ManifestKey, json_: bool) -> bool:
     try:
         manifest = await snapshots.manifest(key)
     except (Corrupt, Missing) as error:
-        click.echo(as_json({"key": manifest_key(key), "damage": str(error)}) if json_ else f"{error}")
+        say(as_json({"key": manifest_key(key), "damage": str(error)}) if json_ else f"{error}")
         return True
-    click.echo(as_json(manifest_values(manifest)) if json_ else manifest_line(manifest))
+    say(as_json(manifest_values(manifest)) if json_ else manifest_line(manifest))
     return False

@@ -1,4 +1,4 @@
-"""``logstore status``: what a log holds, and what holds its watermark."""
+"""``logstore status``: what a log holds, what holds its watermark, and what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -6,37 +6,64 @@ from dataclasses import asdict
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from logstore import OpenSessionSurvey, Survey
 from logstore.clock import COUNTER_BITS, stamp_ms
-from projections.cli.terminal import as_json, json_option, open_log, run, url_argument, wide_console
-from projections.words import duration, moment, size, why_not_settled
+from projections.cli.terminal import (
+    as_json,
+    chapter_age_option,
+    json_option,
+    open_log,
+    run,
+    say,
+    snapshot_every_option,
+    url_argument,
+    wide_console,
+)
+from projections.health import Concern, Facts, HealthSettings, concerns
+from projections.words import duration, moment, on_one_line, size, why_not_settled
 
 __all__ = ["command"]
 
 
 @click.command()
 @url_argument
+@chapter_age_option
+@snapshot_every_option
 @json_option
-def command(url: str, json_: bool) -> None:
-    """Say what the log at URL holds, who has it open, and how far its order is final.
+def command(url: str, chapter_age: float, snapshot_every: float, json_: bool) -> None:
+    """Say what the log at URL holds, who has it open, how far its order is final; what is wrong, and what to do.
 
-    Asks for the roster and the ends of sessions, not for the events. Only reads.
+    Asks for the roster, the ends of sessions and the snapshots, not for the events. Only reads. Tell it what the log's
+    `keep` is told, where that is not the default. Exit status 1 when something is wrong.
     """
-    run(_status(url, json_))
+    settings = HealthSettings(chapter_age_ms=round(chapter_age * 1_000), snapshot_ms=round(snapshot_every * 1_000))
+    if run(_status(url, settings, json_)):
+        click.get_current_context().exit(1)
 
 
-async def _status(url: str, json_: bool) -> None:
+async def _status(url: str, settings: HealthSettings, json_: bool) -> bool:
+    """Print it; whether anything is wrong."""
     async with open_log(url) as log:
         survey = await log.survey()
+        found = concerns(Facts(survey, await log.snapshots.survey(), await log.pins.live()), settings)
     if json_:
         why = why_not_settled(survey)
-        click.echo(as_json({**asdict(survey), "watermark_lag_ms": survey.watermark_lag_ms, "why": why}))
-        return
-    for name, value in _facts(survey):
-        click.echo(f"{name:<10} {value}")
+        told = {"watermark_lag_ms": survey.watermark_lag_ms, "why": why, "concerns": [asdict(one) for one in found]}
+        say(as_json({**asdict(survey), **told}))
+        return bool(found)
+    for name, value in [*_facts(survey), ("health", _health(found))]:
+        say(f"{name:<10} {value}")
     if survey.open_sessions:
         wide_console().print(_sessions(survey))
+    for concern in found:
+        say(f"! {concern.said(survey.now_ms)}")
+    return bool(found)
+
+
+def _health(found: list[Concern]) -> str:
+    return f"{len(found)} of concern, see below" if found else "nothing is wrong"
 
 
 def _facts(survey: Survey) -> list[tuple[str, str]]:
@@ -63,7 +90,7 @@ def _sessions(survey: Survey) -> Table:
     )
     for session in survey.open_sessions:
         table.add_row(
-            session.writer,
+            Text(on_one_line(session.writer)),  # not markup
             f"{session.chapter}/{session.session}",
             str(session.slots),
             str(session.events),

@@ -11,6 +11,8 @@ from logstore import Reader
 from projections.cli.cat import kinds_of, say_event, say_position
 from projections.cli.terminal import (
     json_option,
+    log_format_option,
+    notices_as,
     open_log,
     run,
     url_argument,
@@ -26,9 +28,17 @@ __all__ = ["command"]
 @click.option("--kinds", metavar="KIND,…", multiple=True, help="Only events of these kinds.")
 @click.option("--settled", is_flag=True, help="Each event when it has its final place, strictly in total order.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many events.")
+@log_format_option
 @json_option
 def command(
-    *, url: str, after: str | None, kinds: tuple[str, ...], settled: bool, limit: int | None, json_: bool
+    *,
+    url: str,
+    after: str | None,
+    kinds: tuple[str, ...],
+    settled: bool,
+    limit: int | None,
+    log_format: str,
+    json_: bool,
 ) -> None:
     """Print the events in the log at URL, then those that come, until interrupted (Ctrl-C, SIGTERM).
 
@@ -36,7 +46,8 @@ def command(
     --settled, events come as soon as they are stored, each writer's in order; those marked ~ may yet be preceded by
     others. Only reads: sessions of dead writers hold --settled back until somebody seals them.
     """
-    run(_tail(url, after=after, kinds=kinds_of(kinds), settled=settled, limit=limit, json_=json_))
+    with notices_as(log_format):
+        run(_tail(url, after=after, kinds=kinds_of(kinds), settled=settled, limit=limit, json_=json_))
 
 
 async def _tail(

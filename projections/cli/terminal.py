@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import math
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -22,23 +24,30 @@ from rich.progress import Progress as Bar
 
 import logstore
 from logstore import Log, LogSettings, Position, Protection
-from logstore.errors import InvalidArgument
+from logstore.errors import InvalidArgument, LogStoreError
 from logstore.filestore import FileStore, RetryingStore, open_filestore
+from logstore.notices import JsonFormatter, Notices
 from logstore.protection import protect
-from projections.words import duration, moment, size
+from projections.words import duration, moment, on_one_line, size
 
 __all__ = [
+    "SECONDS",
     "address_of",
     "age_of",
     "as_json",
+    "chapter_age_option",
     "duration",
     "json_option",
+    "log_format_option",
     "moment",
+    "notices_as",
     "open_log",
     "open_store",
     "progress_bar",
     "run",
+    "say",
     "size",
+    "snapshot_every_option",
     "snapshots_kept_option",
     "stage_logs_age_option",
     "url_argument",
@@ -47,7 +56,10 @@ __all__ = [
     "wide_console",
 ]
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+PACKAGES: Final = ("logstore", "projections")
 UNITS_MS: Final = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 PIPE_WIDTH: Final = 120
 SHOWN_EVERY_S: Final = 0.2  # how often a bar looks at what is counted elsewhere
@@ -72,6 +84,19 @@ def _convert_age(ctx: click.Context, param: click.Parameter, value: str | None) 
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+class Seconds(click.FloatRange):
+    """A stretch of time: a number of seconds, and no less than none."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no number, too."""
+        if not math.isfinite(seconds := super().convert(value, param, ctx)):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS: Final = Seconds(min=0)
 url_argument = click.argument("url")
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 snapshots_kept_option = click.option(
@@ -81,6 +106,23 @@ snapshots_kept_option = click.option(
     default=2,
     show_default=True,
     help="So many whole ones of each projection, a grace old, and all newer ones.",
+)
+snapshot_every_option = click.option(
+    "--snapshot-every",
+    type=SECONDS,
+    default=3_600.0,
+    show_default=True,
+    help="Seconds between snapshots while rows change.",
+)
+chapter_age_option = click.option(
+    "--chapter-age", type=SECONDS, default=86_400.0, show_default=True, help="Seconds after which a chapter ends."
+)
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How notices look on stderr: sentences, or a line of JSON each.",
 )
 stage_logs_age_option = click.option(
     "--stage-logs-older-than",
@@ -140,7 +182,35 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+@contextmanager
+def notices_as(log_format: str) -> Iterator[None]:
+    """Within it notices come as ``--log-format`` says; as JSON so do other libraries', and what ends the verb."""
+    if log_format == "text":
+        yield
+        return
+    handler, root, ours = logging.StreamHandler(), logging.getLogger(), [*map(logging.getLogger, PACKAGES)]
+    handler.setFormatter(JsonFormatter())
+    levels = [logger.level for logger in ours]
+    root.addHandler(handler)
+    for logger in ours:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    except LogStoreError as error:
+        Notices(_log)("could-not-run", error=error)
+        click.get_current_context().exit(2)
+    finally:
+        root.removeHandler(handler)
+        for logger, level in zip(ours, levels, strict=True):
+            logger.setLevel(level)
+
+
 # Saying things ----------------------------------------------------------------------------------
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line for people: what writers chose as names, keys and texts is shown, not obeyed."""
+    click.echo(on_one_line(line), err=err)
 
 
 def as_json(value: dict[str, Any]) -> str:

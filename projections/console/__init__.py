@@ -9,7 +9,7 @@ It only reads. Not here: users, passwords, TLS, writing; put it behind what has 
 
 from __future__ import annotations
 
-from projections.console.server import CannotListen, Console
+from projections.console.server import Console
 from projections.console.source import Source
 
-__all__ = ["CannotListen", "Console", "Source"]
+__all__ = ["Console", "Source"]

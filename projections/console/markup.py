@@ -11,17 +11,15 @@ what follows, are shown as their number.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 from urllib.parse import quote, urlencode
 
+from projections.words import UNSEEN
+
 __all__ = ["Child", "Markup", "element", "joined", "link", "text", "url"]
 
 _VOID: Final = frozenset({"input", "link", "meta"})
-_UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
-)
 
 
 class Markup(str):
@@ -41,7 +39,7 @@ def text(content: str) -> Markup:
     'gpj<i class="unseen">U+202E</i>.exe'
     """
     pieces, start = [], 0
-    for unseen in _UNSEEN.finditer(content):
+    for unseen in UNSEEN.finditer(content):
         pieces += [html.escape(content[start : unseen.start()]), f'<i class="unseen">U+{ord(unseen.group()):04X}</i>']
         start = unseen.end()
     return Markup("".join([*pieces, html.escape(content[start:])]))

@@ -6,10 +6,11 @@ from typing import Final
 
 from logstore import OpenSessionSurvey, StoreStatistics, Survey, WriterSurvey
 from logstore.clock import stamp_ms
+from logstore.snapshots import FoldSurvey
 from projections.console.look import ago, count, dot, fact, price, row, stored_size, table, tag
 from projections.console.markup import Child, Markup, element, joined
 from projections.console.page import part
-from projections.console.source import Overview, Shelf
+from projections.console.source import Overview
 from projections.words import duration, why_not_settled
 
 __all__ = ["overview"]
@@ -27,7 +28,7 @@ def overview(seen: Overview) -> Markup:
         part("facts", element("dl", _facts(survey, now_ms), class_="facts")),
         part("writers", element("h2", "Writers"), _writers(survey, now_ms)),
         part("sessions", element("h2", "Open sessions"), _sessions(survey, now_ms)),
-        part("snapshots", element("h2", "Projections and snapshots"), _shelves(seen.shelves, now_ms)),
+        part("snapshots", element("h2", "Projections and snapshots"), _folds(seen.folds, now_ms)),
         part("requests", element("h2", "Requests of this process"), _requests(seen.requests, seen.running_s)),
         part("store", element("h2", "Store"), element("dl", _store(survey, now_ms), class_="facts quiet")),
     )
@@ -110,29 +111,29 @@ def _session(session: OpenSessionSurvey, now_ms: int) -> Markup:
     )
 
 
-def _shelves(shelves: tuple[Shelf, ...], now_ms: int) -> Markup:
+def _folds(folds: tuple[FoldSurvey, ...], now_ms: int) -> Markup:
     return table(
         ("projection", "version", "snapshots", "newest", "rows", "unpacked", ""),
-        [_shelf(shelf, now_ms) for shelf in shelves],
+        [_fold(fold, now_ms) for fold in folds],
         numeric=(1, 2, 4, 5),
         empty="No projection is registered, and there is no snapshot: views are built from the beginning.",
         name="Projections and snapshots",
     )
 
 
-def _shelf(shelf: Shelf, now_ms: int) -> Markup:
-    newest = shelf.newest
-    state = tag("registered", "good") if shelf.registered else tag("not registered")
+def _fold(survey: FoldSurvey, now_ms: int) -> Markup:
+    newest = survey.newest
+    state = tag("registered", "good") if survey.registered else tag("not registered")
     return row(
-        element("code", shelf.fold.projection, title=f"fingerprint {shelf.fold.fingerprint.hex()}"),
-        str(shelf.fold.version),
-        count(shelf.count),
+        element("code", survey.fold.projection, title=f"fingerprint {survey.fold.fingerprint.hex()}"),
+        str(survey.fold.version),
+        count(survey.count),
         None if newest is None else ago(stamp_ms(newest.stamp), now_ms, f" · stamp {newest.stamp}"),
         None if newest is None else count(newest.rows),
         None if newest is None else stored_size(sum(chunk.size for chunk in newest.chunks)),
-        tag("damaged", "bad", shelf.damage) if shelf.damage else state,
+        tag("damaged", "bad", survey.damage) if survey.damage else state,
         numeric=(1, 2, 4, 5),
-        key=f"{shelf.fold.projection}/{shelf.fold.version}/{shelf.fold.fingerprint.hex()}",
+        key=f"{survey.fold.projection}/{survey.fold.version}/{survey.fold.fingerprint.hex()}",
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -30,9 +29,10 @@ from projections.console.look import notice
 from projections.console.markup import Markup, element, joined, link, url
 from projections.console.page import Frame
 from projections.console.source import Source
+from projections.listening import listening
 from projections.past import parse_moment, stamp_of
 
-__all__ = ["CannotListen", "Console", "is_loopback"]
+__all__ = ["Console", "is_loopback"]
 
 LOOPBACK_NAMES: Final = {"localhost", "127.0.0.1", "[::1]"}
 LIVE_S_MIN: Final = 1.0  # between two tellings; what changes faster is told once
@@ -64,10 +64,6 @@ class Answer(NamedTuple):
     more: Later | None = None
 
 
-class CannotListen(LogStoreError):
-    """The console cannot listen there. Choose another host or port."""
-
-
 class Console:
     """Pages of a log. ``address``: how the log is called on them; ``host``, ``port``: where it listens, 0: anywhere."""
 
@@ -94,20 +90,8 @@ class Console:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Console]:
         """Listen, while within. Raises CannotListen."""
-        runner = web.AppRunner(self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            try:
-                await web.TCPSite(runner, self._host, self._port, reuse_address=True).start()
-            except (OSError, OverflowError, UnicodeError) as error:
-                reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-                raise CannotListen(
-                    f"cannot listen on host={self._host} port={self._port} cause={reason}; choose with --host, --port"
-                ) from error
-            self._port = runner.addresses[0][1]
+        async with listening(self.application(), self._host, self._port, "--host, --port") as self._port:
             yield self
-        finally:
-            await runner.cleanup()
 
     def application(self) -> web.Application:
         """What answers requests, for a server or a test."""

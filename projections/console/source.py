@@ -33,10 +33,8 @@ from logstore import (
     StoreStatistics,
     Survey,
 )
-from logstore.errors import Corrupt, Missing
 from logstore.event import Data
-from logstore.keys import Fold
-from logstore.manifest import Manifest
+from logstore.snapshots import FoldSurvey
 from projections.console.look import Labels, Look
 from projections.document import Collection
 from projections.document_store import DocumentStore
@@ -44,7 +42,7 @@ from projections.documents import Documents
 from projections.past import PastView
 from projections.view import View
 
-__all__ = ["History", "Newest", "Overview", "Shelf", "Source"]
+__all__ = ["History", "Newest", "Overview", "Source"]
 
 SURVEY_S_MIN: Final = 2.0  # a survey is shown for so long,
 SURVEY_WORTH: Final = 20  # and for so many times as long as it took
@@ -56,22 +54,11 @@ EVENTS_BYTES_MAX: Final = 16 << 20  # and of their bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """The snapshots of one fold: its newest, what is wrong with it, and when they were made."""
-
-    fold: Fold
-    registered: bool | None
-    count: int
-    newest: Manifest | None
-    damage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """How the log stood, at which mark, and what this process asked of the store in so many seconds."""
 
     survey: Survey
-    shelves: tuple[Shelf, ...]
+    folds: tuple[FoldSurvey, ...]
     taken_ms: int
     requests: StoreStatistics
     running_s: float
@@ -167,26 +154,12 @@ class Source:
         async with self._surveying:
             if self._overview is None or time.monotonic() >= self._overview[1]:
                 started_s, mark = time.monotonic(), self.mark("log")
-                survey, shelves = await self.log.survey(), await self._shelves()
+                survey, folds = await self.log.survey(), await self.log.snapshots.survey()
                 took_s = time.monotonic() - started_s
-                overview = Overview(survey, shelves, self.log.now_ms(), self.log.requests(), 0, mark)
+                overview = Overview(survey, folds, self.log.now_ms(), self.log.requests(), 0, mark)
                 self._overview = (overview, time.monotonic() + max(SURVEY_S_MIN, SURVEY_WORTH * took_s))
             seen, _ = self._overview
         return replace(seen, requests=self.log.requests(), running_s=time.monotonic() - self._started_s)
-
-    async def _shelves(self) -> tuple[Shelf, ...]:
-        snapshots, shelves = self.log.snapshots, []
-        for fold, records in sorted((await snapshots.listed()).items(), key=lambda item: item[0].projection.encode()):
-            registered, newest, damage = None, None, ""
-            try:
-                registration = await snapshots.registration(fold, records)
-                registered = registration is not None and registration.registered
-                if records.manifests:
-                    newest = await snapshots.manifest(records.manifests[-1])
-            except (Corrupt, Missing) as error:
-                damage = str(error)
-            shelves.append(Shelf(fold, registered, len(records.manifests), newest, damage))
-        return tuple(shelves)
 
     # Collections
 

@@ -30,7 +30,7 @@ __all__ = ["WRITERS", "Outcome", "conduct", "require_no_log", "statistics_of", "
 WRITERS: Final = 4
 VICTIM: Final = 1
 KILL_AFTER: Final = 1 / 3  # of the victim's share; it is held up at twice that if the kill comes late
-LOCAL_MS: Final = (750, 500)  # creation deadline and idle time, which make the seal time
+LOCAL_MS: Final = (2_000, 500)  # creation deadline and idle time, which make the seal time
 REMOTE_MS: Final = (3_000, 1_000)
 
 

@@ -18,6 +18,7 @@ from botocore.session import get_session
 import logstore
 from logstore import Event, LogSettings, RetrySettings, Unavailable, Unknown
 from logstore.filestore.s3 import S3Store
+from logstore.keys import Fold, ManifestKey, RegistrationKey, manifest_key, registration_key
 from projections import Collection, DocumentStore
 from tests.cli.conftest import Tool
 
@@ -125,3 +126,26 @@ def test_roles_differ_in_what_they_write(tool: Tool) -> None:
     assert not [name for name in of("--writer", "w")["Create"]["Resource"] if "chunks" in name]
     assert [name for name in of("--writer", "w", "--snapshots")["Create"]["Resource"] if "chunks" in name]
     assert set(of("--keeper")) == {"Read", "List", "Create", "NeverOverwrite", "Delete"}
+
+
+@pytest.mark.parametrize("role", [["--writer", "w"], ["--keeper"]])
+def test_without_the_condition_it_is_said_that_a_key_can_overwrite(tool: Tool, role: list[str]) -> None:
+    """Only the condition goes, and what a stolen key can do says so."""
+    conditional, unconditional = (
+        tool("policy", "s3://b/cp", *role, *more) for more in ([], ["--without-if-none-match"])
+    )
+    kept, left = (json.loads(each.stdout)["Statement"] for each in (conditional, unconditional))
+    assert [each for each in kept if "Condition" not in each] == left
+    assert "can overwrite" not in conditional.stderr
+    assert "overwrite whatever it may create" in unconditional.stderr or ", and overwrite it" in unconditional.stderr
+
+
+def test_a_star_needs_to_stand_for_one_level_only(tool: Tool) -> None:
+    """Ceph gives a star up at the first of what follows it: of deeper names, writers could register no projection."""
+    fold, resources = Fold("p", 1, bytes(8)), set()
+    for statement in json.loads(tool("policy", "s3://b", "--writer", "w", "--snapshots").stdout)["Statement"]:
+        if statement["Sid"] == "Create":
+            resources = {each.removeprefix("arn:aws:s3:::b/").removesuffix("*") for each in statement["Resource"]}
+    for name in (registration_key(RegistrationKey(fold, 0)), manifest_key(ManifestKey(fold, 0, 1))):
+        patterns = [re.escape(each).replace(r"\*", "[^/]*") for each in resources]
+        assert any(re.match(pattern, name) for pattern in patterns), name

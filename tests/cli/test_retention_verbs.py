@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,3 +217,19 @@ def test_an_age_that_is_none_is_refused(tool: Tool, tmp_path: Path, text: str) -
         assert refused.exit_code == 2, refused.output
         assert "30d" in refused.stderr or "grace" in refused.stderr
     assert not list(tmp_path.rglob("gone"))
+
+
+def test_a_keeper_serves_its_metrics(tool: Tool, place: str) -> None:
+    """Where it is told to, on loopback; it says where."""
+    result = tool("keep", place, "--rounds", "1", "--metrics", "0")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert re.fullmatch(r"metrics: http://127\.0\.0\.1:[0-9]+/metrics\n", result.stderr)
+
+
+def test_metrics_that_cannot_be_served_are_status_2(tool: Tool, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is kept: a place that is none, and a client that is not installed."""
+    result = tool("keep", place, "--rounds", "1", "--metrics", "http://x")
+    assert (result.exit_code, "write HOST:PORT, or PORT for loopback" in result.stderr) == (2, True)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    result = tool("keep", place, "--rounds", "1", "--metrics", "0")
+    assert (result.exit_code, "pip install 'logstore[metrics]'" in result.stderr) == (2, True)

@@ -34,3 +34,12 @@ def test_a_damaged_session_is_a_finding(tool: Tool, abandoned: str) -> None:
     assert result.exit_code == 1
     assert "Missing: a stored segment is gone, its session is not sealed" in result.stdout
     assert result.stderr == "0 of 1 open sessions sealed\n"
+
+
+def test_a_writer_that_is_known_to_be_gone_is_sealed_at_once(tool: Tool, abandoned: str) -> None:
+    """Only its sessions, and without waiting for their seal time, which a stolen key may have made endless."""
+    assert tool("seal", abandoned, "--writer", "alive").stderr == "0 of 0 open sessions sealed\n"
+    dry = tool("seal", abandoned, "--writer", "dead", "--dry-run")
+    assert dry.stderr == "1 of 1 open sessions would be sealed\n"
+    assert tool("seal", abandoned, "--writer", "dead").stderr == "1 of 1 open sessions sealed\n"
+    assert len(tool("cat", abandoned, "--settled").stdout.splitlines()) == 5

@@ -17,7 +17,8 @@ from logstore import Block, Corrupt, LogSettings, RetrySettings, StageLogs, Unav
 from logstore.filestore import MemoryStore
 from logstore.filestore.base import Blob
 from projections import DocumentStore
-from projections.console import CannotListen, Console, Source, server, source
+from projections.console import Console, Source, server, source
+from projections.listening import CannotListen
 from tests.console.conftest import DEPLOYMENTS, Scene
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")

@@ -19,7 +19,10 @@ __all__ = ["BUGS", "Bug", "planted"]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """``old`` becomes ``new`` in ``function`` of ``owner``. ``refused``: it shows where a sync fails."""
+    """``old`` becomes ``new`` in ``function`` of ``owner``. ``refused``: it shows where a sync fails.
+
+    ``peer``: which failure of other systems it is, and whose.
+    """
 
     owner: Any
     function: str
@@ -27,15 +30,22 @@ class Bug:
     new: str
     history: str = "writers"
     refused: bool = False
+    peer: str = ""
 
 
 BUGS: Final = {
     "a file is not synced": Bug(local, "_write_synced", "os.fsync(handle)", "pass"),
     "a directory is not synced": Bug(LocalStore, "_sync", "os.fsync(handle)", "pass"),
-    "the directory is not synced after the link": Bug(LocalStore, "_create", "self._sync(parent)", "pass"),
+    "the directory is not synced after the link": Bug(
+        LocalStore, "_create", "self._sync(parent)", "pass", peer="torn segment (S2 669)"
+    ),
     "directories made on the way are not synced": Bug(LocalStore, "_make_synced", "self._sync(parent)", "pass"),
     "a file is made in its place": Bug(
-        LocalStore, "_link", "os.link(temporary, path)", "_write_synced(path, Path(temporary).read_bytes())"
+        LocalStore,
+        "_link",
+        "os.link(temporary, path)",
+        "_write_synced(path, Path(temporary).read_bytes())",
+        peer="torn segment (S2 669: zero-length and zero-filled files after a power cut)",
     ),
     "a file is renamed to its place": Bug(
         LocalStore, "_link", "os.link(temporary, path)", "os.rename(temporary, path)", "one process"

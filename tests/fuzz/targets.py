@@ -121,9 +121,7 @@ def events_of(segment: Segment) -> list[EncodedEvent]:
     assert set(map(type, columns.keys)) == {str}
     assert set(map(type, columns.payloads)) == {bytes}
     return [
-        EncodedEvent(
-            columns.kind(at), columns.keys[at], columns.type(at), columns.payloads[at], columns.metas.get(at) or None
-        )
+        (columns.kind(at), columns.keys[at], columns.type(at), columns.payloads[at], columns.metas.get(at) or None)
         for at in range(segment.count)
     ]
 
@@ -274,7 +272,7 @@ def segments_with_bent_data(draw: Any) -> Stored:
     """A segment whose columns are right, with data of events that is not."""
     key = SegmentKey("w", 0, 1, 0)
     odd = odd_values.map(pack) | st.builds(lambda value: pack({"a": value}), odd_values)
-    batch = [EncodedEvent("k", "d", "t", draw(odd), draw(st.none() | odd)) for _ in range(draw(st.integers(1, 3)))]
+    batch = [("k", "d", "t", draw(odd), draw(st.none() | odd)) for _ in range(draw(st.integers(1, 3)))]
     data, _ = SegmentEncoder().encode(key, batch, first_sequence=0, stamp=1, acknowledged=0, previous=bytes(32))
     return Stored(segment_key("w", 0, 1, 0), data)
 

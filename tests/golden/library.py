@@ -9,7 +9,7 @@ from logstore.archive import ArchiveWriter, BlockContent, Part
 from logstore.chunk import Chunk, encode_chunk
 from logstore.claim import Claim
 from logstore.entry import Begin, Closed, Entry, Open, Tick, decode_entry, encode_scopes
-from logstore.event import EncodedEvent, EventEncoder
+from logstore.event import EventEncoder
 from logstore.gone import Gone
 from logstore.identity import Identity
 from logstore.keys import (
@@ -93,7 +93,7 @@ def registration_values(number: int, registration: Registration) -> Values:
 
 def claim_values(claim: Claim) -> Values:
     """The fields of a claim."""
-    event = EventEncoder().encode(claim.event())
+    *_, payload, meta = EventEncoder().encode(claim.event())
     named = {name: getattr(claim, name) for name in ("id", "claimant", "last_stamp", "type")}
     key = claim.key
     values: Values = plain(
@@ -102,8 +102,8 @@ def claim_values(claim: Claim) -> Values:
             "document": key.key,
             "number": key.number,
             **named,
-            "data": event.payload,
-            "meta": event.meta,
+            "data": payload,
+            "meta": meta,
         }
     )
     return values
@@ -205,7 +205,7 @@ def segment_values(segment: Segment) -> Values:
 def encode_segment(key: SegmentKey, values: Values) -> tuple[bytes, Segment]:
     """Let the library write a segment."""
     events = [
-        EncodedEvent(
+        (
             event["kind"],
             event["key"],
             event["type"],

@@ -33,7 +33,7 @@ from logstore.testing.process import Process, ProcessState
 from logstore.testing.simulation import SimulatedLoop, SimulatedStore, StoreFace, Weather
 from projections import Projection, View
 from tests.simulation.history import Append, History, Outcome, Stream
-from tests.simulation.views import Chain, Glass, thing_of
+from tests.simulation.views import THING, Chain, Glass, thing_of
 
 __all__ = [
     "Actor",
@@ -211,7 +211,7 @@ class Writing:
         append = Append(me, writer_name, ids, actor.stage.loop.time(), len(history.heard.get(me, ())))
         patience_s = rng.expovariate(1 / 2) if rng.random() < 0.05 else None
         history.call(append)
-        events = [Event("Thing", thing_of(id_), "changed", {"id": id_}) for id_ in ids]
+        events = [Event(THING, thing_of(id_), "changed", {"id": id_}) for id_ in ids]
         try:
             async with asyncio.timeout(patience_s):
                 append.receipt = await (writer.append_many(events) if count > 1 else writer.append(events[0]))

@@ -26,6 +26,7 @@ from logstore.chapter import Chapter
 from logstore.collector import Collector
 from logstore.errors import LogStoreError
 from logstore.frontier import Frontier
+from logstore.keys import SegmentKey, segment_key
 from logstore.lead import Lead
 from logstore.log import Log
 from logstore.looks import Look
@@ -33,6 +34,7 @@ from logstore.needs import Needs
 from logstore.objects import Objects
 from logstore.reader import Reader
 from logstore.receipt import Receipt
+from logstore.roster import Roster
 from logstore.testing.simulation import Weather
 from logstore.writer import Writer, _Outcome
 from projections import watch
@@ -56,7 +58,8 @@ class Bug:
     """``old`` becomes ``new`` in ``function`` of ``owner``: one of the promises ``breaks`` is broken under ``seed``.
 
     ``circumstances``: what has to befall writers for it to show, where chance seldom has it. ``documents``: it shows
-    where servers write documents; ``leaders``: where they lead.
+    where servers write documents; ``leaders``: where they lead. ``peer``: which failure of
+    other systems it is, and whose.
     """
 
     breaks: tuple[str, ...]
@@ -68,6 +71,7 @@ class Bug:
     circumstances: Circumstances = CHANCE
     documents: bool = False
     leaders: bool = False
+    peer: str = ""
 
     @property
     def world(self) -> type[World]:
@@ -117,6 +121,7 @@ BUGS: dict[str, Bug] = {
         "    if await self._objects.segment(flight.segment.key) is None:\n"
         "        return _Outcome.SEALED, True",
         LATE_CREATIONS,
+        peer="ambiguous PUT (SlateDB put ids, baerly, wal3)",
     ),
     "404 means not stored, in resolve": Bug(
         ("P6", "P1"),
@@ -128,19 +133,48 @@ BUGS: dict[str, Bug] = {
         LATE_CREATIONS,
     ),
     "taken means stored": Bug(
-        ("P1", "P6"), 6, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.STORED", SLEEP
+        ("P1", "P6"),
+        6,
+        Writer,
+        "_fly",
+        "return await self._judge(segment)",
+        "return _Outcome.STORED",
+        SLEEP,
+        peer="zombie writer (SlateDB: two writers in one sequence of WAL objects)",
     ),
     "taken means sealed": Bug(
-        ("P6",), 1, Writer, "_fly", "return await self._judge(segment)", "return _Outcome.SEALED"
+        ("P6",),
+        1,
+        Writer,
+        "_fly",
+        "return await self._judge(segment)",
+        "return _Outcome.SEALED",
+        peer="ambiguous PUT (SlateDB 766, icechunk 017: the retry meets one's own object)",
+    ),
+    "a segment takes four events of a call": Bug(
+        ("P2",), 0, Writer, "_send", "for event in batch.events]", "for event in batch.events[:4]]"
     ),
     "send again without a seal": Bug(
-        ("P6",), 6, Writer, "_settle", "if outcome is _Outcome.GAVE_UP:", "if outcome is None:"
+        ("P6",),
+        6,
+        Writer,
+        "_settle",
+        "if outcome is _Outcome.GAVE_UP:",
+        "if outcome is None:",
+        peer="ambiguous PUT (Iceberg: unknown must never trigger a clean-up)",
     ),
     "send again at the end": Bug(
         ("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)", SLEEP_WHILE_SENDING
     ),
     "stamps read are not merged": Bug(
-        ("P7",), 0, Objects, "fetch_segment", "self._stamps.merge(segment.stamp)", "pass", WRONG_CLOCKS
+        ("P7",),
+        0,
+        Objects,
+        "fetch_segment",
+        "self._stamps.merge(segment.stamp)",
+        "pass",
+        WRONG_CLOCKS,
+        peer="clock skew decides the order (Hudi HUDI-8464)",
     ),
     "settled though a session may go on": Bug(
         ("P7",), 0, _Merge, "runs", "min(self._dry_stamp(), self._known_stamp(entry))", "self._known_stamp(entry)"
@@ -156,6 +190,31 @@ BUGS: dict[str, Bug] = {
         "frontier.watermark() >= stamp",
         "frontier.last.stamp >= stamp",
         WRONG_CLOCKS,
+    ),
+    "who seals clears away what lies above": Bug(
+        ("P5",),
+        0,
+        seal,
+        "seal_silent",
+        "return final if ours else None",
+        "await objects._store.delete(name_above(final.key))\n    return final if ours else None",
+    ),
+    "an absent slot is the end, whatever names it": Bug(
+        ("P12",),
+        2,
+        _Merge,
+        "_load_head",
+        "not stream.at_bound and (self._is_named(stream) or await self._is_overtaken(stream))",
+        "False",
+    ),
+    "the end of the roster is listed": Bug(
+        ("P14",),
+        0,
+        Roster,
+        "_newest_begin",
+        "first = await self.first_unretired()",
+        "first = await self.first_unretired()\n    _ = [_ async for _ in self._objects._store.list('roster/')]",
+        peer="correctness by LIST (S3 Express, caches: unordered, or late)",
     ),
     "a seal that lost is believed": Bug(
         ("P1", "P3", "P6", "P7"),
@@ -190,13 +249,19 @@ BUGS: dict[str, Bug] = {
         ("P7", "P8", "P10"), 4, View, "_leave_trail", "self._trail.cut(cut.entry.stamp)", "self._reader.position"
     ),
     "a cut that came to nothing is forgotten": Bug(
-        ("P7", "P10"), 11, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
+        ("P7", "P10"), 15, Snapshotter, "publish", "last.stamp == cut.since.stamp", "True"
     ),
     "what became settled late is not written": Bug(
         ("P7", "P8", "P10"), 5, State, "rise", "self._keep_since(touched, self._base)", "pass"
     ),
     "a manifest is not built on the one that the point names": Bug(
-        ("P10",), 0, Snapshotter, "publish", "last.key == base and", ""
+        ("P10",),
+        0,
+        Snapshotter,
+        "publish",
+        "last.key == base and",
+        "",
+        peer="snapshot poisoning (Delta Lake 4433)",
     ),
     "what was retired is deleted at once": Bug(
         ("P11",), 3, Collector, "_old_chapters", "if self._needs.is_old(listed.modified_ms)", "if True", DROP
@@ -205,7 +270,16 @@ BUGS: dict[str, Bug] = {
         ("P11",), 3, Needs, "_floor", "self.is_old(records.created_ms[key]) and ", "", DROP
     ),
     "one snapshot is enough": Bug(("P11",), 3, Needs, "_floor", "whole == self._snapshots_kept", "whole == 1", DROP),
-    "pins are not heeded": Bug(("P11",), 0, retention, "held_up_by", "if pin.chapter <= chapter:", "if False:", DROP),
+    "pins are not heeded": Bug(
+        ("P11",),
+        0,
+        retention,
+        "held_up_by",
+        "if pin.chapter <= chapter:",
+        "if False:",
+        DROP,
+        peer="slow reader loses a file (SlateDB checkpoints, wal3 cursors)",
+    ),
     "the record counts the final": Bug(
         ("P11",),
         3,
@@ -228,10 +302,24 @@ BUGS: dict[str, Bug] = {
         ("P11",), 4, retention, "condemned_chunks", "if key not in listed", "if True", DROP
     ),
     "what a new snapshot needs is deleted": Bug(
-        ("P11",), 19, retention, "condemned_chunks", "and now_ms - created_ms >= grace_ms", "", DROP
+        ("P11",),
+        19,
+        retention,
+        "condemned_chunks",
+        "and now_ms - created_ms >= grace_ms",
+        "",
+        DROP,
+        peer="GC races publication (SlateDB RFC 0029, baerly gc-grace-anchor)",
     ),
     "a retirement is passed over in silence": Bug(
-        ("P3", "P1", "P7"), 1, Frontier, "take_retirement", "if slots_read < held.slots:", "if False:", DROP
+        ("P3", "P1", "P7"),
+        1,
+        Frontier,
+        "take_retirement",
+        "if slots_read < held.slots:",
+        "if False:",
+        DROP,
+        peer="slow reader loses a file (litestream 1270)",
     ),
     "a look is relied on for ever": Bug(
         ("P1", "P3", "P4", "P6", "P7", "P11", "P13", "Missing"),
@@ -241,6 +329,7 @@ BUGS: dict[str, Bug] = {
         "self._store_time.passed_ms(since) < self._reliable_ms",
         "True",
         DROP,
+        peer="GC removes the fence (SlateDB RFC 0026, baerly log_delete_floor)",
     ),
     "an archive has no finals": Bug(
         ("P11", "P13"),
@@ -261,11 +350,17 @@ BUGS: dict[str, Bug] = {
         ARCHIVE,
     ),
     "own segments are fetched": Bug(
-        ("P9",), 0, Writer, "_acknowledge", "self._objects.remember_segment(segment)", "pass"
+        ("P9",),
+        0,
+        Writer,
+        "_acknowledge",
+        "self._objects.remember_segment(segment)",
+        "pass",
+        peer="request cost (baerly: requests counted for each logical write)",
     ),
     "an update goes by what the process happens to know": Bug(
         ("P7",),
-        4,
+        9,
         Documents,
         "update",
         "if looked := not blind or key not in self:",
@@ -273,9 +368,19 @@ BUGS: dict[str, Bug] = {
         WRONG_CLOCKS,
         documents=True,
     ),
+    "stamps that a server reads are not merged": Bug(
+        ("P7",),
+        0,
+        Objects,
+        "fetch_segment",
+        "self._stamps.merge(segment.stamp)",
+        "pass",
+        WRONG_CLOCKS,
+        documents=True,
+    ),
     "a version is looked at only by who writes": Bug(
         ("P8", "P6", "P7"),
-        1,
+        4,
         Collection,
         "judge",
         "write.if_version is not None and",
@@ -284,7 +389,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a guard is asked only by who writes": Bug(
         ("P8", "P6"),
-        5,
+        13,
         CollectionFold,
         "apply",
         "after = self.collection.judge(before, str(version), write, event.data, writer)",
@@ -294,7 +399,7 @@ BUGS: dict[str, Bug] = {
     ),
     "who meets a claim without its event lets it be": Bug(
         ("P6",),
-        1,
+        13,
         Claimant,
         "_finish",
         "if not self._log.claims.may_count(met):",
@@ -303,7 +408,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a claim counts for ever": Bug(
         ("P6", "P8"),
-        5,
+        12,
         CollectionFold,
         "apply",
         "event.stamp > write.claim.last_stamp",
@@ -322,7 +427,7 @@ BUGS: dict[str, Bug] = {
     ),
     "the next number is claimed while the one before may count": Bug(
         ("P6", "P8"),
-        1,
+        5,
         Claimant,
         "create",
         "met is not None and self._view.watermark < met.last_stamp",
@@ -331,7 +436,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a change is made by a function of what it was before": Bug(
         ("P7",),
-        1,
+        4,
         Documents,
         "modify",
         "if_version=seen",
@@ -340,7 +445,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a watch that goes on tells what differs, and no more": Bug(
         ("P9",),
-        34,
+        36,
         watch,
         "watch",
         "later |= subscription.take_keys() if after is not None else set()",
@@ -360,7 +465,7 @@ BUGS: dict[str, Bug] = {
         ("P6", "P7"), 0, Lead, "_end_predecessors", "while earlier :=", "if earlier :=", CUT_OFF, leaders=True
     ),
     "confirmed without asking": Bug(
-        ("P7",), 19, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
+        ("P7",), 31, Lead, "_look_whether_we_lead", "while True:", "while self._lost is not None:", leaders=True
     ),
     "confirmed in a chapter that may be retired": Bug(
         ("P7",),
@@ -452,7 +557,8 @@ def _mutant(original: FunctionType | property, bug: Bug) -> Any:
     code = compile(
         source.replace(bug.old, bug.new), inspect.getfile(original), "exec", __future__.annotations.compiler_flag
     )
-    namespace = {**original.__globals__, "in_background": _in_background, "answer_early": _answer_early}
+    helpers = {"in_background": _in_background, "answer_early": _answer_early, "name_above": _name_above}
+    namespace = {**original.__globals__, **helpers}
     exec(code, namespace)
     return namespace[original.__name__]
 
@@ -487,3 +593,7 @@ def _answer_early(flights: Any) -> None:
                 n = len(batch.events)
                 batch.answer(Receipt(key.writer, key.chapter, key.session, key.slot, seq, n, flight.segment.stamp))
                 seq += n
+
+
+def _name_above(key: SegmentKey) -> str:
+    return segment_key(key.writer, key.chapter, key.session, key.slot + 1)

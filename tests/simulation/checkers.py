@@ -272,11 +272,15 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot, and keepers."""
+    """Nobody lists, but who opens a view or takes a snapshot, keepers, and who wants to lead, once: to see who does."""
+    surveyed: set[tuple[str, str]] = set()
     for request in evidence.requests:
         if request.process.startswith("keeper"):
             continue
         if request.verb == "list" and not request.key.startswith(("probe/", "snapshots/")):
+            if request.process.startswith("leader") and (request.process, request.key) not in surveyed:
+                surveyed.update({(request.process, request.key)} if request.outcome == "listed" else ())
+                continue
             yield f"P14 a LIST: {request}"
 
 

@@ -14,6 +14,7 @@ from logstore import Corrupt, Log, Missing, Position
 from logstore.entry import Open
 from logstore.keys import ArchiveKey, EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key
 from logstore.session import SessionId
+from tests.simulation.history import name_of
 from tests.simulation.truth import TrueEvent, Truth
 
 __all__ = ["judge", "pick", "read_through"]
@@ -35,8 +36,7 @@ async def read_through(log: Log, oldest: Position | None, *, skip: bool) -> tupl
     events: list[Event] = []
     try:
         async for event in log.read(oldest, on_damage="skip" if skip else "raise"):
-            assert event.data is not None
-            events.append((event.order, event.data["id"]))
+            events.append((event.order, name_of(event)))  # noqa: PERF401  what came before an error counts
     except (Corrupt, Missing) as error:
         return events, str(error)
     return events, ""

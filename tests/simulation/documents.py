@@ -11,9 +11,10 @@ import math
 import random
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Final
 
 import logstore
@@ -45,7 +46,7 @@ SEATS: Final = tuple(f"s{i}" for i in range(3))
 SUM: Final = "sum"
 STAGES: Final = ("plan", "apply")
 BLOCKS: Final = 40
-KINDS: Final = {"Doc": KEYS, "Seat": SEATS, "Sum": (SUM,)}
+KINDS: Final = {"Box": KEYS, "Seat": SEATS, "Sum": (SUM,)}
 Forgivable: Final = (Unavailable, ClockSkew)
 SETTLE_S: Final = 10
 WATCHED: Final = [("n", ">=", 0)]
@@ -63,7 +64,7 @@ def guard(before: Data | None, after: Data | None) -> None:
 
 
 COLLECTIONS: Final = (
-    Collection("Doc", indexes=[Index("n")], guard=guard),
+    Collection("Box", indexes=[Index("n")], guard=guard),
     Collection("Seat", unique=True),
     Collection("Sum"),
 )
@@ -78,13 +79,18 @@ class Told(Enum):
     APPLIED = "applied"
     REFUSED = "refused"  # by the fold, finally
     EXISTS = "exists"
-    OTHERWISE = "otherwise"  # nothing is stored, nor will be
+    ABSENT = "absent"  # there is no such document: nothing is stored, nor will be
+    OTHERWISE = "otherwise"  # the same, for another reason
     UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
 class Deed:
-    """One call of a write, and what came of it. ``stored_s``: when the caller knew that it is stored."""
+    """One call of a write, and what came of it.
+
+    ``stored_s``: when the caller knew that it is stored; ``ended_s``: that, or otherwise. ``saw``: whose writes its
+    process was shown before.
+    """
 
     number: int
     process: str
@@ -95,6 +101,8 @@ class Deed:
     called_s: float
     told: Told = Told.NOTHING
     stored_s: float = math.inf
+    ended_s: float = math.inf
+    saw: frozenset[str] = frozenset()
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -170,7 +178,7 @@ class Serving:
 
     async def _serve(self, actor: Actor, log: Log, db: DocumentStore) -> None:
         rng, stages = actor.rng, {name: StageLogs(log).stage("d", name) for name in STAGES}
-        watching = asyncio.create_task(self._watcher.watch(db.collection("Doc"), random.Random(rng.random())))
+        watching = asyncio.create_task(self._watcher.watch(db.collection("Box"), random.Random(rng.random())))
         try:
             for _ in range(rng.randrange(5, 30)):
                 await asyncio.gather(
@@ -204,9 +212,9 @@ class Serving:
             return {"last": deed.number, "by": {name: deed.number}, **({"n": n} if n % 2 else {})}
 
         calls: dict[str, tuple[str, str, str, Call]] = {
-            "create": ("Doc", key, "create", lambda deed: docs.create(key, {"n": 0, **patched(deed)}, meta=deed.meta)),
-            "update": ("Doc", key, "update", lambda deed: docs.update(key, patched(deed), meta=deed.meta, **options)),
-            "delete": ("Doc", key, "delete", lambda deed: docs.delete(key, meta=deed.meta, **options)),
+            "create": ("Box", key, "create", lambda deed: docs.create(key, {"n": 0, **patched(deed)}, meta=deed.meta)),
+            "update": ("Box", key, "update", lambda deed: docs.update(key, patched(deed), meta=deed.meta, **options)),
+            "delete": ("Box", key, "delete", lambda deed: docs.delete(key, meta=deed.meta, **options)),
             "take": ("Seat", seat, "create", lambda deed: seats.create(seat, {"by": deed.id}, meta=deed.meta)),
             "leave": ("Seat", seat, "delete", lambda deed: seats.delete(seat, meta=deed.meta)),
             "found": ("Sum", SUM, "create", lambda deed: sums.create(SUM, {"n": 0}, meta=deed.meta)),
@@ -216,8 +224,10 @@ class Serving:
         if what == "add" and SUM not in sums:
             what = "found"
         kind, key, do, call = calls[what]
-        blind = options["blind"] and kind == "Doc"
-        await self._do(actor, Deed(len(self._deeds), actor.name, kind, key, do, blind, actor.stage.loop.time()), call)
+        blind = options["blind"] and kind == "Box"
+        deed = Deed(len(self._deeds), actor.name, kind, key, do, blind, actor.stage.loop.time())
+        deed.saw = frozenset((*_writers(docs.find().rows), *(row["by"] for row in seats.find().rows)))
+        await self._do(actor, deed, call)
 
     async def _print(self, actor: Actor, stages: Mapping[str, Stage]) -> None:
         """Send some blocks of a stage log, which others have sent perhaps; end it now and then."""
@@ -254,13 +264,14 @@ class Serving:
         except AlreadyExists as error:
             deed.told, why = Told.EXISTS, str(error)
         except NotFound as error:
-            deed.told, why = Told.OTHERWISE, str(error)
+            deed.told, why = Told.ABSENT, str(error)
         except Conflict as error:
             deed.told, why = Told.UNKNOWN if deed.do == "add" else Told.OTHERWISE, str(error)
         except NotStored as error:
             deed.told, why = Told.OTHERWISE, str(error)
         except (Unknown, Trimmed, *Forgivable) as error:
             deed.told, why = Told.UNKNOWN, repr(error)
+        deed.ended_s = min(deed.stored_s, loop.time())
         history.note(actor.name, f"{deed.told.value} {deed.id} {why}")
 
     async def _ask(self, deed: Deed, receipt: WriteReceipt) -> Told:
@@ -272,6 +283,12 @@ class Serving:
         except (AlreadyExists, NotFound, Conflict):
             return Told.REFUSED
         return Told.APPLIED
+
+
+def _writers(rows: Sequence[Data]) -> Iterator[str]:
+    """The ids of those who wrote what these documents show."""
+    for row in rows:
+        yield from map(str, (row["last"], *row["by"].values()))
 
 
 def _added(document: Any) -> None:
@@ -330,6 +347,7 @@ class Telling:
         self.rows: dict[tuple[str, str], Row] = {}
         self.effects: Counter[str] = Counter()
         self.copies: set[str] = set()
+        self.changes: dict[tuple[str, str], list[str]] = {}  # of each document, who changed it, one after the other
 
     def documents(self, kind: str) -> dict[str, Data]:
         """The documents of a kind."""
@@ -356,13 +374,14 @@ class Telling:
         if any(before is None or before.get("n") == n for _, _, n in fields.get("when", ())):
             return
         after = _after(before, fields["do"], event.data)
-        if event.kind == "Doc" and before and after and objection(before["last"], after["last"]):
+        if event.kind == "Box" and before and after and objection(before["last"], after["last"]):
             return
         if claim is not None:
             row.claim, row.last_stamp = claim[0], claim[1]
         row.document = after
         row.version = row.version.after(true.order) if after is not None else Version(0, b"")
         self.effects[true.id] += 1
+        self.changes.setdefault(place, []).append(true.id)
 
 
 def _after(before: dict[str, Any] | None, do: str, data: Any) -> dict[str, Any] | None:
@@ -374,6 +393,33 @@ def _after(before: dict[str, Any] | None, do: str, data: Any) -> dict[str, Any] 
     return merged
 
 
+def claims_are_linearizable(deeds: Sequence[Deed], telling: Telling) -> Iterator[str]:
+    """Contradictions between when seats were taken and left, by the order, and when somebody was told so.
+
+    The order of a seat's changes is given, so this is exact: a change that had ended is not behind one that was called
+    later; and who was told that a seat is taken, or free, was told at a moment at which it may have been.
+    """
+    by_id = {deed.id: deed for deed in deeds}
+    for key in SEATS:
+        changes = [by_id[id_] for id_ in telling.changes.get(("Seat", key), ())]
+        latest = (-math.inf, "")
+        for deed in changes:
+            if deed.stored_s < latest[0]:
+                yield f"P6 {deed.do} {key} {deed.id} had ended before {latest[1]} was called, and has effect after it"
+            latest = max(latest, (deed.called_s, deed.id))
+        spans = list(pairwise([None, *changes, None]))  # free first, then taken, and so on
+        for deed in deeds:
+            if (deed.kind, deed.key) == ("Seat", key) and deed.told in {Told.EXISTS, Told.ABSENT}:
+                is_taken = deed.told is Told.EXISTS
+                if not any(_may_be_at(deed, begin, end) for begin, end in spans[is_taken::2]):
+                    yield f"P6 {deed.do} {key} {deed.id} was told {deed.told.value}, which it was not all the while"
+
+
+def _may_be_at(deed: Deed, begin: Deed | None, end: Deed | None) -> bool:
+    """Whether some moment of a call lies between two changes, each at some moment of its own call."""
+    return (begin is None or begin.called_s <= deed.ended_s) and (end is None or end.stored_s >= deed.called_s)
+
+
 class DocumentWorld(World):
     """Servers that write documents, one who audits, and sometimes keepers."""
 
@@ -381,26 +427,32 @@ class DocumentWorld(World):
 
     def populate(self, rng: random.Random) -> list[Actor]:
         """Who lives in it."""
+        jobs = self.servers(rng)
+        jobs["audit"] = [Auditing(self.looks, COLLECTIONS, pause_s=0.5 * self.slower)]
+        return self.cast(jobs, rng)
+
+    def servers(self, rng: random.Random) -> dict[str, list[Job]]:
+        """Who serves, two or three."""
         self.deeds: list[Deed] = []
         self.looks: list[tuple[int, str, dict[str, Data]]] = []
         self.printings = {name: Printing() for name in STAGES}
-        self.watchers = [Watcher() for _ in range(rng.randint(2, 3))]
-        jobs: dict[str, Job] = {
-            f"server{i}": Serving(
-                rng.choice(["web", f"w{i}"]),
-                self.deeds,
-                watcher,
-                self.printings,
-                pause_s=rng.choice([0.2, 0.5]) * self.slower,
-            )
+        self.watchers = [Watcher() for _ in range(rng.randint(2, self.most))]
+        return {
+            f"server{i}": [
+                Serving(
+                    rng.choice(["web", f"w{i}"]),
+                    self.deeds,
+                    watcher,
+                    self.printings,
+                    pause_s=rng.choice([0.2, 0.5]) * self.slower,
+                )
+            ]
             for i, watcher in enumerate(self.watchers)
         }
-        jobs["audit"] = Auditing(self.looks, COLLECTIONS, pause_s=0.5 * self.slower)
-        actors = [
-            Actor(self.stage, name, self.dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
-            for name, job in jobs.items()
-        ]
-        return [*actors, *self.keepers()] if self.keeps else actors
+
+    def events(self) -> list[TrueEvent]:
+        """The events of documents, in total order."""
+        return [event for event in self.truth().events if event.kind in KINDS]
 
     def unrest(self) -> str:
         """What still has to come to rest: sessions, and what the auditor has seen settled."""
@@ -423,7 +475,7 @@ class DocumentWorld(World):
         """A last process looks at all documents, and goes on with everybody's watch."""
         process = self.loop.process("last")
         telling = Telling()
-        for event in self.truth().events:
+        for event in self.events():
             telling.take(event)
 
         async def look() -> None:
@@ -441,7 +493,7 @@ class DocumentWorld(World):
                 for name, printing in self.printings.items():
                     await self._judge_printing(StageLogs(log).stage("d", name), printing)
                 for number, watcher in enumerate(self.watchers):
-                    await self._watch_on(db.collection("Doc"), number, watcher, telling)
+                    await self._watch_on(db.collection("Box"), number, watcher, telling)
 
         await process.start(look())
 
@@ -473,7 +525,7 @@ class DocumentWorld(World):
             self.history.problem(f"P6 the stage log {stage.id} took blocks after its end: {printing}")
 
     async def _watch_on(self, documents: Documents[Any], number: int, watcher: Watcher, telling: Telling) -> None:
-        expected = {key: document for key, document in telling.documents("Doc").items() if document["n"] >= 0}
+        expected = {key: document for key, document in telling.documents("Box").items() if document["n"] >= 0}
         try:
             async with asyncio.timeout(30):
                 await watcher.watch(documents, random.Random(0))
@@ -486,7 +538,7 @@ class DocumentWorld(World):
 
     def judge(self) -> list[str]:
         """What anybody was told, beside the telling."""
-        events = self.truth().events
+        events = self.events()
         telling, place = Telling(), 0
         for watermark, kind, rows in sorted(self.looks, key=lambda look: look[0]):
             while place < len(events) and events[place].order[0] <= watermark:
@@ -504,6 +556,9 @@ class DocumentWorld(World):
         for deed in self.deeds:
             self._judge_deed(deed, orders.get(deed.id, []), telling)
         self._judge_barriers(orders)
+        self._judge_causality(orders)
+        for problem in claims_are_linearizable(self.deeds, telling):
+            self.history.problem(problem)
         self._judge_sum(telling)
         return self.history.problems
 
@@ -519,9 +574,9 @@ class DocumentWorld(World):
             self.history.problem(f"P6 {what} and is stored {len(orders)} times")
         if deed.stored_s < math.inf and not orders:
             self.history.problem(f"P1 {what} and is not stored")
-        if deed.told in {Told.OTHERWISE, Told.EXISTS} and effects:
+        if deed.told in {Told.OTHERWISE, Told.ABSENT, Told.EXISTS} and effects:
             self.history.problem(f"P6 {what} and changed something")
-        if deed.told is Told.OTHERWISE and orders and deed.do != "add":
+        if deed.told in {Told.OTHERWISE, Told.ABSENT} and orders and deed.do != "add":
             self.history.problem(f"P6 {what} and is stored")
         if (deed.told is Told.APPLIED or (deed.told is Told.STORED and claimed)) and effects != 1:
             self.history.problem(f"P6 {what} and changed nothing")
@@ -548,6 +603,15 @@ class DocumentWorld(World):
                     f"P7 {deed.do} {deed.key} {deed.id} is ordered before what was stored when it was called"
                 )
 
+    def _judge_causality(self, orders: dict[str, list[tuple[int, int, int, int]]]) -> None:
+        """Who is shown a write, settled, is shown what its writer had been shown: the order has that first."""
+        for deed in self.deeds:
+            for seen in deed.saw if deed.id in orders else ():
+                if seen not in orders or min(orders[seen]) > min(orders[deed.id]):
+                    self.history.problem(
+                        f"P7 {deed.do} {deed.kind} {deed.key} {deed.id} is ordered before {seen}, which its process saw"
+                    )
+
     def _judge_sum(self, telling: Telling) -> None:
         added = [deed for deed in self.deeds if deed.do == "add" and telling.effects[deed.id]]
         total = telling.documents("Sum").get(SUM, {"n": 0})["n"]
@@ -559,7 +623,7 @@ class DocumentWorld(World):
         counts = super().count()
         counts.update(f"{deed.kind} {deed.do} {deed.told.value}" for deed in self.deeds)
         telling = Telling()
-        for event in self.truth().events:
+        for event in self.events():
             telling.take(event)
         counts.update(effects=telling.effects.total(), copies=len(telling.copies), looks=len(self.looks))
         counts.update(blocks=self.count_printed())

@@ -16,7 +16,7 @@ from projections.state import NOT_KEPT
 from tests.simulation.evidence import Evidence
 from tests.simulation.history import Glimpse, Order
 from tests.simulation.truth import Truth
-from tests.simulation.views import NO_LINK, THINGS, follow_chain, thing_of
+from tests.simulation.views import NO_LINK, THING, THINGS, follow_chain, thing_of
 
 __all__ = ["VIEW_CHECKERS", "TrueFold"]
 
@@ -39,8 +39,10 @@ class TrueFold:
         links = dict.fromkeys(THINGS, NO_LINK)
         self._after: list[tuple[int, ...]] = [tuple(links.values())]
         self.objections: dict[str, str] = {}
-        for id_ in truth.ids:
-            links[thing_of(id_)], self.objections[id_] = follow_chain(links[thing_of(id_)], id_)
+        for event in truth.events:
+            if event.kind == THING:
+                thing = thing_of(event.id)
+                links[thing], self.objections[event.id] = follow_chain(links[thing], event.id)
             self._after.append(tuple(links.values()))
 
     def settled(self, watermark: int) -> tuple[int, ...]:
@@ -65,7 +67,7 @@ class TrueFold:
         stops = _stops(position)
         for place in range(settled, len(self._truth.events)):
             event = self._truth.events[place]
-            if _holds(position, stops, event.order):
+            if event.kind == THING and _holds(position, stops, event.order):
                 thing = thing_of(event.id)
                 links[thing], _ = follow_chain(links[thing], event.id)
                 last = place

@@ -16,7 +16,7 @@ from logstore.event import StoredEvent
 from logstore.frontier import Position
 from logstore.receipt import Receipt
 
-__all__ = ["Append", "Glimpse", "History", "Order", "Outcome", "Seen", "Stream", "Verdicts"]
+__all__ = ["Append", "Glimpse", "History", "Order", "Outcome", "Seen", "Stream", "Verdicts", "at_place", "name_of"]
 
 Order = tuple[int, int, int, int]
 
@@ -43,9 +43,21 @@ class Seen(NamedTuple):
     @classmethod
     def of(cls, event: StoredEvent, at_s: float) -> Seen:
         """What matters of an event that was just yielded."""
-        data = event.data
-        assert data is not None
-        return cls(data["id"], event.order, event.writer, event.settled, at_s)
+        return cls(name_of(event), event.order, event.writer, event.settled, at_s)
+
+
+def name_of(event: StoredEvent) -> str:
+    """By what readers tell an event from others: its id; of a document's, which may be stored twice, its place, too."""
+    if (meta := event.meta) is not None:
+        return at_place(meta["id"], event.order)
+    assert event.data is not None
+    id_: str = event.data["id"]
+    return id_
+
+
+def at_place(id_: str, order: Order) -> str:
+    """An id and where it is."""
+    return f"{id_}@{'.'.join(map(str, order))}"
 
 
 @dataclass(eq=False, slots=True)

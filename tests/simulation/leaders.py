@@ -12,7 +12,7 @@ import math
 import random
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -31,9 +31,10 @@ from logstore import (
     Unavailable,
     Unknown,
 )
+from logstore.entry import Open
 from logstore.event import Data
 from logstore.keys import SegmentKey, parse_key
-from projections import Collection, Documents, DocumentStore, Transaction
+from projections import Collection, Documents, DocumentStore, Projection, Transaction
 from tests.simulation.actors import Actor, Job
 from tests.simulation.documents import Auditing
 from tests.simulation.truth import Truth
@@ -368,33 +369,39 @@ def _document(documents: Documents[Any], key: str) -> Data | None:
 class LeaderWorld(World):
     """Servers that lead one after the other, one who audits, and sometimes keepers."""
 
-    projections = tuple(collection.fold for collection in COLLECTIONS)
+    projections: Sequence[Callable[[], Projection]] = tuple(collection.fold for collection in COLLECTIONS)
+    mark = ""  # what the numbers of deeds begin with, where others have numbers, too
 
     def populate(self, rng: random.Random) -> list[Actor]:
         """Who lives in it."""
-        self.deeds: list[Deed] = []
+        jobs = self.leaders(rng, "server")
+        jobs["audit"] = [Auditing(self.audits, COLLECTIONS, pause_s=0.5 * self.slower)]
+        return self.cast(jobs, rng)
+
+    def leaders(self, rng: random.Random, name: str) -> dict[str, list[Job]]:
+        """Who wants to lead, two or three."""
+        self.dealings: list[Deed] = []
         self.unknowns: list[tuple[Deed, Unknown]] = []
-        self.looks: list[tuple[int, str, dict[str, Data]]] = []
+        self.audits: list[tuple[int, str, dict[str, Data]]] = []
         self.terms = 0
         usurps = rng.choice([0.0, 0.3, 0.6])
-        jobs: dict[str, Job] = {
-            f"server{i}": Leading(
-                rng.choice(["web", f"w{i}"]), self, pause_s=rng.choice([0.1, 0.3]) * self.slower, usurps=usurps
-            )
-            for i in range(rng.randint(2, 3))
+        return {
+            f"{name}{i}": [
+                Leading(rng.choice(["web", f"w{i}"]), self, pause_s=rng.choice([0.1, 0.3]) * self.slower, usurps=usurps)
+            ]
+            for i in range(rng.randint(2, self.most))
         }
-        jobs["audit"] = Auditing(self.looks, COLLECTIONS, pause_s=0.5 * self.slower)
-        actors = [
-            Actor(self.stage, name, self.dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
-            for name, job in jobs.items()
-        ]
-        return [*actors, *self.keepers()] if self.keeps else actors
+
+    def commits(self) -> Truth:
+        """The log, of what leaders write."""
+        return self.truth().of_kinds({collection.kind for collection in COLLECTIONS})
 
     def begin(self, actor: Actor, do: str) -> Deed:
         """Note that a client does something."""
         assert actor.process is not None
-        deed = Deed(len(self.deeds), actor.process.name, do, self.loop.time())
-        self.deeds.append(deed)
+        number = f"{self.mark}{len(self.dealings)}" if self.mark else len(self.dealings)
+        deed = Deed(number, actor.process.name, do, self.loop.time())
+        self.dealings.append(deed)
         self.history.note(deed.process, f"{do} {deed.id}")
         return deed
 
@@ -404,7 +411,7 @@ class LeaderWorld(World):
             return rest
         last = max((event.order[0] for event in self.truth().events), default=0)
         for collection in COLLECTIONS:
-            if max((stamp for stamp, of, _ in self.looks if of == collection.kind), default=0) < last:
+            if max((stamp for stamp, of, _ in self.audits if of == collection.kind), default=0) < last:
                 return f"{collection.kind} is not settled up to {last}"
         return ""
 
@@ -424,7 +431,7 @@ class LeaderWorld(World):
             ) as log:
                 for deed, unknown in self.unknowns:
                     await self._resolve(log, deed, unknown)
-                annals = Annals(self.truth())
+                annals = Annals(self.commits())
                 async with DocumentStore.open(
                     log, writer="last", collections=COLLECTIONS, mode="exclusive", standby=True
                 ) as db:
@@ -450,10 +457,10 @@ class LeaderWorld(World):
 
     def judge(self) -> list[str]:
         """What anybody was told or saw, beside the annals."""
-        annals = Annals(self.truth())
+        annals = Annals(self.commits())
         for problem in [*annals.problems, *self._are_as_told(annals)]:
             self.history.problem(problem)
-        sure = [deed for deed in self.deeds if deed.do != "stale"]
+        sure = [deed for deed in self.dealings if deed.do != "stale"]
         for problem in strictly_serializable(sure, annals):
             self.history.problem(problem)
         for problem in [*self._stale_reads(annals), *self._looks_are_cuts(annals), *self._one_accepts_at_a_time()]:
@@ -461,7 +468,7 @@ class LeaderWorld(World):
         return self.history.problems
 
     def _are_as_told(self, annals: Annals) -> Iterator[str]:
-        for deed in self.deeds:
+        for deed in self.dealings:
             stored = deed.id in annals.at
             writes = deed.wrote or deed.do == "found"
             if deed.told is Told.DONE and writes and not stored:
@@ -472,7 +479,7 @@ class LeaderWorld(World):
     def _stale_reads(self, annals: Annals) -> Iterator[str]:
         """What is read without confirming was so once, and never goes back in one process."""
         seen: dict[tuple[str, Place], int] = {}
-        for deed in self.deeds:
+        for deed in self.dealings:
             for place, document in deed.reads if deed.do == "stale" else ():
                 moments = annals.moments(place, document)
                 if moments is None:
@@ -483,7 +490,7 @@ class LeaderWorld(World):
                 seen[deed.process, place] = max(seen.get((deed.process, place), 0), moments.start)
 
     def _looks_are_cuts(self, annals: Annals) -> Iterator[str]:
-        for watermark, kind, rows in self.looks:
+        for watermark, kind, rows in self.audits:
             number = bisect_left(annals.stamps, watermark + 1)
             if annals.documents(kind, number) != rows:
                 yield f"P8 at {watermark} a view shows {rows} of {kind}, there is {annals.documents(kind, number)}"
@@ -503,6 +510,8 @@ class LeaderWorld(World):
             names.add(request.key)
             if isinstance(key, SegmentKey):
                 session = sessions[key.chapter, key.session]
+                if isinstance(session.opened.body, Open) and session.opened.body.exclusive is None:
+                    continue
                 if key.slot < session.slots - session.final:
                     held.setdefault((key.chapter, key.session), []).append(request.arrived_s)
         last = (-math.inf, (0, 0))
@@ -514,6 +523,6 @@ class LeaderWorld(World):
     def count(self) -> Counter[str]:
         """How much happened."""
         counts = super().count()
-        counts.update(f"{deed.do} {deed.told.value}" for deed in self.deeds)
-        counts.update(terms=self.terms, looks=len(self.looks), commits=len(Annals(self.truth()).commits))
+        counts.update(f"{deed.do} {deed.told.value}" for deed in self.dealings)
+        counts.update(terms=self.terms, looks=len(self.audits), commits=len(Annals(self.commits()).commits))
         return counts

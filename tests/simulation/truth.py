@@ -7,8 +7,8 @@ must agree with it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgpack
@@ -27,9 +27,10 @@ from logstore.keys import (
     segment_key,
     stage_gone_key,
 )
-from logstore.segment import Columns, decode_segment
+from logstore.segment import Columns, Segment, decode_segment
 from logstore.session import SessionId, Tip
 from logstore.testing.simulation import SimulatedStore
+from tests.simulation.history import at_place
 
 __all__ = ["TrueEvent", "TrueSession", "Truth", "is_garbage"]
 
@@ -51,6 +52,11 @@ class TrueEvent(NamedTuple):
     key: str
     columns: Columns
     at: int
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        return self.columns.kind(self.at)
 
     def event(self) -> Event:
         """What was appended."""
@@ -80,18 +86,38 @@ class Truth:
     place: dict[str, int]  # of each id in the order
 
     @classmethod
-    def of(cls, contents: Mapping[str, bytes]) -> Truth:
-        """Read the bucket. Raises Corrupt, or AssertionError where an object is none of the log's."""
+    def of(cls, contents: Mapping[str, bytes], decoded: dict[str, Segment] | None = None) -> Truth:
+        """Read the bucket. Raises Corrupt, or AssertionError where an object is none of the log's.
+
+        ``decoded`` has the segments of an earlier reading of what has only grown since, and gets those of this one.
+        """
+        decoded = {} if decoded is None else decoded
         entries = _roster(contents)
         sessions: dict[SessionId, TrueSession] = {}
         events: list[TrueEvent] = []
         for entry in entries:
             if isinstance(entry.body, Open):
                 sessions[SessionId.of(entry)] = session = TrueSession(entry)
-                events += _read_session(contents, SessionId.of(entry), session)
+                events += _read_session(contents, SessionId.of(entry), session, decoded)
         events.sort()
         _require_all_known(contents, entries, sessions)
         return cls(events, entries, sessions, {event.id: i for i, event in enumerate(events)})
+
+    def of_kinds(self, kinds: Set[str]) -> Truth:
+        """The same with the events of these kinds only."""
+        return self._with([event for event in self.events if event.kind in kinds])
+
+    def by_place(self) -> Truth:
+        """The same with the events of documents named by id and place, as readers name them."""
+        return self._with(
+            [
+                event._replace(id=at_place(event.id, event.order)) if event.at in event.columns.metas else event
+                for event in self.events
+            ]
+        )
+
+    def _with(self, events: list[TrueEvent]) -> Truth:
+        return replace(self, events=events, place={event.id: i for i, event in enumerate(events)})
 
     @property
     def ids(self) -> list[str]:
@@ -121,7 +147,9 @@ def _roster(contents: Mapping[str, bytes]) -> list[Entry]:
     return entries
 
 
-def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueSession) -> list[TrueEvent]:
+def _read_session(
+    contents: Mapping[str, bytes], session: SessionId, true: TrueSession, decoded: dict[str, Segment]
+) -> list[TrueEvent]:
     events: list[TrueEvent] = []
     tip = Tip.of(true.opened)
     while not true.final:
@@ -129,7 +157,8 @@ def _read_session(contents: Mapping[str, bytes], session: SessionId, true: TrueS
         name = segment_key(key.writer, key.chapter, key.session, key.slot)
         if (data := contents.get(name)) is None:
             break
-        segment = decode_segment(key, data)
+        if (segment := decoded.get(name)) is None:
+            segment = decoded[name] = decode_segment(key, data)
         columns = segment.columns
         for i in range(segment.count):
             assert columns is not None

@@ -18,9 +18,10 @@ from logstore.event import Data
 from projections import Index, Projection, Rejected, View
 from tests.simulation.history import Append, Glimpse, History, Outcome, Verdicts
 
-__all__ = ["THINGS", "Chain", "Glass", "follow_chain", "rows_of", "thing_of"]
+__all__ = ["THING", "THINGS", "Chain", "Glass", "follow_chain", "rows_of", "thing_of"]
 
 THINGS: Final = tuple(f"k{i}" for i in range(5))
+THING: Final = "Thing"
 NO_LINK: Final = 0  # where there is no row
 WAIT_S: Final = 5
 SETTLE_S: Final = 10
@@ -43,7 +44,7 @@ def follow_chain(link: int, id_: str) -> tuple[int, str]:
 class Chain(Projection):
     """A row's ``link`` stands for all that was applied to it, in order."""
 
-    name, kinds = "chain", frozenset({"Thing"})
+    name, kinds = "chain", frozenset({THING})
     indexes = (Index("-link"),)
 
     def apply(self, state: Data | None, event: StoredEvent) -> Data | None:

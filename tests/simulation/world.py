@@ -9,10 +9,12 @@ every follower through. What is left is the evidence for the checkers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
@@ -39,8 +41,9 @@ from logstore.keys import (
     parse_key,
 )
 from logstore.manifest import decode_manifest
+from logstore.segment import Segment
 from logstore.testing.process import Process
-from logstore.testing.simulation import CALM, SimulatedLoop, SimulatedStore, Weather
+from logstore.testing.simulation import CALM, Request, SimulatedLoop, SimulatedStore, StoreFace, Weather
 from projections import Projection, View
 from tests.simulation.actors import (
     Actor,
@@ -58,6 +61,7 @@ from tests.simulation.actors import (
     resolve,
 )
 from tests.simulation.checkers import check
+from tests.simulation.coverage import Coverage, Site, origins_known
 from tests.simulation.damage import judge, pick, read_through
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import TrueFold
@@ -107,22 +111,32 @@ class Outcome:
     digest: str
     lines: list[str]
     counts: Counter[str]
+    points: Counter[tuple[Site, str]]
 
 
-def run(seed: int, circumstances: Circumstances = CHANCE, kind: type[World] | None = None) -> Outcome:
-    """Live through the world of ``seed``, of a kind of worlds."""
+def run(
+    seed: int, circumstances: Circumstances = CHANCE, kind: type[World] | None = None, *, traced: bool = False
+) -> Outcome:
+    """Live through the world of ``seed``, of a kind of worlds. ``lines`` are told only of one that is ``traced``."""
     world = (kind or World)(seed, circumstances)
+    gc.freeze()  # so that ending the world does not search what was there before
     try:
-        with patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1):  # a row or two each
+        with (
+            patch.multiple("projections.layout", CHUNK_BYTES_MAX=30, SMALL_BYTES=10, FREE_ROWS=1),  # a row or two each
+            origins_known(),
+        ):
             problems = world.live()
+        points = world.coverage.count(world.store.requests, world.calm_s)
     finally:
         world.close()
+        gc.unfreeze()
     return Outcome(
         seed=seed,
         problems=[*problems, *(f"a complaint of asyncio: {line}" for line in world.loop.complaints)],
         digest=hashlib.sha256(f"{world.store.digest()} {world.history.digest()}".encode()).hexdigest(),
-        lines=world.trace(),
+        lines=world.trace() if traced else [],
         counts=world.count(),
+        points=points,
     )
 
 
@@ -130,6 +144,7 @@ class World:
     """Everything that lives under one seed."""
 
     projections: Sequence[Callable[[], Projection]] = (Chain,)
+    most = 3  # so many actors of a kind at most, where chance decides
 
     def __init__(self, seed: int, circumstances: Circumstances = CHANCE) -> None:
         self._seed = seed
@@ -147,8 +162,12 @@ class World:
             drift=rng.uniform(-1e-4, 1e-4),
             date_ms=rng.choice([1, 1_000]),
             is_garbage=is_garbage,
+            on_send=self.on_send,
         )
+        self.coverage = Coverage()
         self.history = History(self.loop.time)
+        self.calm_s = math.inf
+        self._decoded: dict[str, Segment] = {}
         self.stage = Stage(
             loop=self.loop,
             store=self.store,
@@ -161,7 +180,7 @@ class World:
             self.stage.grace_ms = GRACE_MS
             self.stage.log_settings = short_lived(self.stage.log_settings)
             self.stage.weather = replace(self.stage.weather, late_ms=KEPT_LATE_MS)
-        self.actors = self.populate(rng)
+        self.actors = [*self.populate(rng), *(self.keepers() if self.keeps else ())]
         self.consumers = [job.consumer for actor in self.actors for job in actor.jobs if isinstance(job, Reading)]
 
     def dice(self, name: str) -> random.Random:
@@ -193,26 +212,31 @@ class World:
             if rng.random() < 0.4:
                 writing.append(Reading(Consumer(f"own{i}", settled=rng.random() < 0.5)))
             jobs[f"writer{i}"] = writing
-        actors = [
+        return self.cast(jobs, rng)
+
+    def on_send(self, face: StoreFace, request: Request) -> Weather | None:
+        """A process sends a request; in other worlds something may befall it at once."""
+        self.coverage.note(request, face.process)
+        return None
+
+    def cast(self, jobs: Mapping[str, Sequence[Job]], rng: random.Random) -> list[Actor]:
+        """Actors who do these jobs, by name, each on a machine of its own."""
+        return [
             Actor(self.stage, name, self.dice(name), jobs_, drift=rng.uniform(-1e-3, 1e-3))
             for name, jobs_ in jobs.items()
         ]
-        return [*actors, *self.keepers()] if self.keeps else actors
 
     def keepers(self) -> list[Actor]:
         """Who ends chapters, retires and collects; and who pins."""
         rng = self.dice("keepers")
         settings = KeepSettings(chapter_age_ms=rng.choice([4_000, 8_000]), snapshots_kept=rng.choice([2, 2, 3]))
-        keepers: dict[str, Job] = {
-            f"keeper{i}": Keeping(pause_s=rng.choice([1.0, 3.0]), settings=settings, projections=self.projections)
+        keepers: dict[str, list[Job]] = {
+            f"keeper{i}": [Keeping(pause_s=rng.choice([1.0, 3.0]), settings=settings, projections=self.projections)]
             for i in range(rng.choice([1, 2]))
         }
         if rng.random() < 0.3:
-            keepers["pinner"] = Pinning(pause_s=rng.choice([4.0, 20.0]))
-        return [
-            Actor(self.stage, name, self.dice(name), [job], drift=rng.uniform(-1e-3, 1e-3))
-            for name, job in keepers.items()
-        ]
+            keepers["pinner"] = [Pinning(pause_s=rng.choice([4.0, 20.0]))]
+        return self.cast(keepers, rng)
 
     # Its course ---------------------------------------------------------------------------
 
@@ -230,7 +254,7 @@ class World:
         return check(
             Evidence(
                 self.history,
-                self.truth(),
+                self.truth().by_place(),
                 self.store.requests,
                 remembers=remembers,
                 contents=self.store.ever(),
@@ -246,7 +270,7 @@ class World:
 
     def truth(self) -> Truth:
         """The log as it is, what was collected included."""
-        return Truth.of(self.store.ever())
+        return Truth.of(self.store.ever(), self._decoded)
 
     async def _live(self) -> None:
         for actor in self.actors:
@@ -359,6 +383,7 @@ class World:
         """Let the storm pass, the writers stop, and everything come to rest."""
         rng = self._rng
         self.history.note("world", "calm")
+        self.calm_s = self.loop.time()
         self.stage.weather = CALM
         for actor in self.actors:
             if actor.face is not None:
@@ -413,7 +438,7 @@ class World:
                         self.history.problem(f"P6 cannot be resolved in calm weather: {append.ids[0]}")
                 for settled in (False, True):
                     stream = await read_all(self.stage, "last", log, settled=settled)
-                    truth = self.truth()
+                    truth = self.truth().by_place()
                     if [event.id for event in stream.events] != [e.id for e in truth.since(stream.first_chapter)]:
                         self.history.problem(f"P1 the last reading differs from the log settled={settled}")
                 async with View.open(log, Chain()) as view:
@@ -428,7 +453,7 @@ class World:
     async def damage(self) -> None:
         """P12: one object is lost or flipped, somebody new reads, the object is restored; several times."""
         rng, contents = self.dice("damage"), self.store.contents()
-        truth = self.truth()
+        truth = self.truth().by_place()
         for number in range(DAMAGES if truth.events else 0):
             key, lost, skip = pick(rng, list(contents)), rng.random() < 0.5, rng.random() < 0.3
             process = self.loop.process(f"victim{number}")

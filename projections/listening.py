@@ -1,0 +1,38 @@
+"""Listening for HTTP at an address, for as long as something is within."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from logstore import LogStoreError
+
+__all__ = ["CannotListen", "listening"]
+
+
+class CannotListen(LogStoreError):
+    """Nothing can listen there. Choose another host or port."""
+
+
+@asynccontextmanager
+async def listening(application: web.Application, host: str, port: int, choose: str) -> AsyncIterator[int]:
+    """Answer requests, while within; yield the port, which is any that is free where 0 was asked for.
+
+    ``choose``: by which options another address is chosen. Raises CannotListen.
+    """
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port, reuse_address=True).start()
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise CannotListen(
+                f"cannot listen on host={host} port={port} cause={reason}; choose with {choose}"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
