@@ -21,6 +21,7 @@ from logstore import LogSettings
 from projections import View
 
 LOG_BYTES_PER_DOCUMENT = 64
+MANY = 1_000_000  # documents, of which the goals for memory are
 PROJECT = ("project_id", "==", project(0))
 QUESTIONS = (
     [PROJECT],

@@ -81,7 +81,10 @@ def markdown(runs: Sequence[Run], charts: Iterable[str]) -> str:
         parts.append(f"## {title}\n\n{_origin(run, group)}\n")
         parts += [f"![{title}](assets/{name})\n" for name in charts if name.startswith(f"bench-{group}-")]
         parts.append("\n".join(table(run.figures[group])) + "\n")
-    parts.append("## Where they were measured\n")
+    parts.append(
+        "## Where they were measured\n\n"
+        "The runs of a day are put together, the newest figure of each; load and disk are those of the last run.\n"
+    )
     for run in shown_runs:
         about = "\n".join(f"- {name}: {text}" for name, text in run.about.items() if text)
         parts.append(f"{_origin(run)}\n\n{about}\n")
