@@ -36,7 +36,7 @@ WITHOUT = "the same without a budget"
 
 def test_memory(once: Once[dict[str, int]], record: Record, sizes: Sizes, documents_url: str) -> None:
     """Napkin, per document: key 85, dict 42, three entries of 90, budget 64, log 64: 525, once its payload."""
-    figures = once(lambda: measure_apart(documents_url, BYTES_PER_DOCUMENT * sizes.documents))
+    figures = once(lambda: measure_apart(documents_url, sizes.documents, BYTES_PER_DOCUMENT * sizes.documents))
     assert figures["rows"] == sizes.documents
     work, payload = f"memory of {figures['rows']:,} documents, 3 indexes, with a budget", figures["msgpack_bytes"]
     beside = "their msgpack bytes"

@@ -140,7 +140,7 @@ def test_apply(race: Race, sizes: Sizes, few_keys: Stored) -> None:
 
 def test_memory(once: Once[dict[str, int]], record: Record, sizes: Sizes, documents_url: str) -> None:
     """Napkin, per document: payload 525 + 33 and rounding, key 85, dict 30, three entries of 90: 1.75 times payload."""
-    figures = once(lambda: measure_apart(documents_url))
+    figures = once(lambda: measure_apart(documents_url, sizes.documents))
     assert figures["rows"] == sizes.documents
     work, payload, beside = (
         f"memory of {figures['rows']:,} documents, 3 indexes",

@@ -1,6 +1,6 @@
-"""What a view takes: ``python -m benchmarks.memory URL`` opens one, asks it a question on each index, prints JSON.
+"""What a view takes: ``python -m benchmarks.memory URL LOG_BYTES`` opens one, asks each index a question, prints JSON.
 
-``URL BYTES``: with a memory budget of so many.
+``LOG_BYTES``: how much of what it read the log remembers. ``URL LOG_BYTES BYTES``: with a memory budget of so many.
 
 It runs in a process of its own. ``resident_bytes``: what the process grew by, as the kernel counts it (VmRSS), from
 before the log is opened until all indexes are built: so the allocator's waste, and the segments that the log
@@ -17,8 +17,10 @@ from pathlib import Path
 
 import logstore
 from benchmarks.documents import Deployments, project, uuid
+from logstore import LogSettings
 from projections import View
 
+LOG_BYTES_PER_DOCUMENT = 64
 PROJECT = ("project_id", "==", project(0))
 QUESTIONS = (
     [PROJECT],
@@ -27,10 +29,10 @@ QUESTIONS = (
 )
 
 
-async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
+async def measure(url: str, log_bytes_max: int, memory_bytes_max: int | None = None) -> dict[str, int]:
     before = status_bytes("VmRSS")
     async with (
-        logstore.open(url, read_only=True) as log,
+        logstore.open(url, settings=LogSettings(memory_bytes_max=log_bytes_max), read_only=True) as log,
         View.open(log, Deployments(), memory_bytes_max=memory_bytes_max) as view,
     ):
         for where in QUESTIONS:
@@ -44,8 +46,8 @@ async def measure(url: str, memory_bytes_max: int | None = None) -> dict[str, in
         return {**taken, "msgpack_bytes": sum(len(row) for _, row in view._state.rows.items())}
 
 
-def measure_apart(url: str, memory_bytes_max: int | None = None) -> dict[str, int]:
-    """Measure in a process of its own."""
+def measure_apart(url: str, documents: int, memory_bytes_max: int | None = None) -> dict[str, int]:
+    """Measure in a process of its own. The log remembers as much for each document as it does of a million."""
     command = [
         sys.executable,
         "-m",
