@@ -48,13 +48,9 @@ async def measure(url: str, log_bytes_max: int, memory_bytes_max: int | None = N
 
 def measure_apart(url: str, documents: int, memory_bytes_max: int | None = None) -> dict[str, int]:
     """Measure in a process of its own. The log remembers as much for each document as it does of a million."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.memory",
-        url,
-        *([] if memory_bytes_max is None else [str(memory_bytes_max)]),
-    ]
+    budget = [] if memory_bytes_max is None else [memory_bytes_max]
+    numbers = map(str, (LOG_BYTES_PER_DOCUMENT * documents, *budget))
+    command = [sys.executable, "-m", "benchmarks.memory", url, *numbers]
     figures: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return figures
 
