@@ -102,8 +102,8 @@ screenshots: $(VENV)/.test ## the pictures of docs/console.md, taken of the demo
 demo: $(VENV)/.base ## a control plane on one store: web, agents, ops, two kill -9 (ARGS=s3://... for another)
 	$(BIN)/python -m examples.pipecd.demo $(ARGS)
 
-BENCH := $(BIN)/python -m pytest benchmarks --benchmark-json=$(LAST_RUN)
 LAST_RUN := .benchmarks/last.json
+BENCH := $(BIN)/python -m pytest benchmarks --benchmark-json=$(LAST_RUN)
 
 bench: $(VENV)/.bench ## the benchmarks beside peers and limits, a quarter of an hour (ARGS="-k append" for a few)
 	@mkdir -p $(dir $(LAST_RUN))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import subprocess
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks import figure, guard
 from benchmarks.chart import Bar, Group, Ratio, bars, ratios
 from benchmarks.figure import Figure, Run, read_run, record, recorded_runs
 from benchmarks.guard import TOLERANCE, not_run, worse
-from benchmarks.report import main, table, write_page
+from benchmarks.report import ROOT, main, table, write_page
 
 FAST = Figure("append_many of 1,000", 600.0, 1_000.0, "events/s", "the limit", goal=0.5)
 SMALL = Figure("memory", 150.0, 100.0, "bytes", "its payload", less=True, goal=1.2)
@@ -176,3 +177,11 @@ def test_a_ratio_that_misses_its_goal_is_of_another_colour() -> None:
     rows = [Ratio("met", 0.7, 0.6), Ratio("missed", 2.0, 3.0)]
     chart = ET.fromstring(ratios("Title", [Group("work", rows)]))
     assert [r.attrib["class"] for r in chart.iter("{http://www.w3.org/2000/svg}rect")] == ["ours", "worse"]
+
+
+@pytest.mark.parametrize("target", ["bench", "bench-full", "bench-ceph", "bench-report", "bench-guard"])
+def test_a_run_is_written_where_it_is_reported_from(target: str) -> None:
+    """Each target names the same file: a variable that was used before it was set made it the empty one."""
+    command = ["make", "--dry-run", "--no-print-directory", target]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ".benchmarks/last.json" in told
