@@ -56,6 +56,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "snapshot-passed-over": Notice(logging.WARNING, "a damaged snapshot was passed over", ("projection", "version")),
     "view-ended": Notice(logging.ERROR, "a view follows no more", ("projection", "version")),
     "round-problem": Notice(logging.WARNING, "a part of a keeper's round failed, the next one tries again", ()),
+    "tracer-failed": Notice(logging.WARNING, "the tracer failed, what it was told of goes on without it", ()),
     "metrics-served": Notice(logging.INFO, "metrics are served", ("metrics",)),
     "could-not-run": Notice(logging.ERROR, "the verb could not run", ()),
     "left-open": Notice(logging.WARNING, "not closed when the process ended, it took too long", ("what",)),
