@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,6 +28,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
+def _cause(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)  # its number is none of the system's
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
 _log.addFilter(_is_ours)
 
 
@@ -42,9 +49,8 @@ async def listening(application: web.Application, host: str, port: int, choose: 
         try:
             await web.TCPSite(runner, host, port, reuse_address=True).start()
         except (OSError, OverflowError, UnicodeError) as error:
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             raise CannotListen(
-                f"cannot listen on host={host} port={port} cause={reason}; choose with {choose}"
+                f"cannot listen on host={host} port={port} cause={_cause(error)}; choose with {choose}"
             ) from error
         yield runner.addresses[0][1]
     finally:

@@ -315,6 +315,14 @@ async def test_a_wish_that_nobody_understands_is_answered_as_none() -> None:
                 assert (answer.status, answer.content_type) == (200, "text/plain"), accept
 
 
+async def test_a_host_that_there_is_not_is_told_in_words() -> None:
+    """It was an "Unknown error -2"."""
+    with pytest.raises(CannotListen, match="host=fe80::1%nowhere port=0 cause=") as raised:
+        async with exposed(CollectorRegistry(), "fe80::1%nowhere", 0):
+            pass
+    assert "Unknown error" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "request_", [b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"]
 )
