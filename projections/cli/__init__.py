@@ -21,7 +21,7 @@ __all__ = ["VERBS", "CouldNotRun", "main"]
 
 VERBS: dict[str, str] = {
     "doctor": "see whether store, log and clock are fit",
-    "status": "say what the log holds and what holds its watermark",
+    "status": "say what the log holds, what is wrong with it, and what to do",
     "append": "store events that stand on stdin as lines of JSON (writes)",
     "cat": "print what is stored, in order",
     "tail": "print what is stored, then what comes",
