@@ -72,10 +72,12 @@ def command(line: str) -> None:
 @pytest.fixture(autouse=True)
 def loggers_as_before() -> Iterator[None]:
     """A page that sets up logging has set it up for itself."""
-    logger = logging.getLogger("logstore")
-    handlers = list(logger.handlers)
+    loggers = [logging.getLogger(name) for name in ("", "logstore", "projections")]
+    before = [(list(logger.handlers), logger.level) for logger in loggers]
     yield
-    logger.handlers[:] = handlers
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture

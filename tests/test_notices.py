@@ -7,6 +7,8 @@ import asyncio
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from logstore.filestore import MemoryStore
 from logstore.notices import NOTICES, JsonFormatter, Notices
 from projections import FoldFailed, Projection, View
 from tests.cli.conftest import Tool, abandoned, age, place, tool
-from tests.pages import ROOT, read
+from tests.pages import ROOT, blocks, read
 from tests.scene import FOREVER, Carry, Scene, die, directed, quick, refuse
 from tests.test_keeper import live_a_day, opened
 from tests.test_snapshots import Things, thing
@@ -359,6 +361,17 @@ def test_a_record_that_cannot_be_told_is_a_line(extra: dict[str, Any], error: st
     line = formatted(made("%d of them", **extra))
     assert (line["message"], line["error"]) == ("a record that cannot be told: %d of them", error)
     assert formatted(made("it", msg=Unsayable()))["message"] == "a record that cannot be told: …"
+
+
+def test_the_page_shows_how_to_hear_all() -> None:
+    """Those of both packages, from info on; it named one, and who followed it missed each snapshot and view."""
+    [block] = [block for block in blocks(PAGE) if "JsonFormatter()" in block.text]
+    script = f"{block.text}\nfrom logstore.notices import Notices\n" + "".join(
+        f"Notices(logging.getLogger('{name}'))('chapter-ended', chapter=1)\n"
+        for name in ("logstore.keeper", "projections.view")
+    )
+    heard = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stderr
+    assert [json.loads(line)["logger"] for line in heard.splitlines()] == ["logstore.keeper", "projections.view"]
 
 
 def test_what_is_short_is_no_secret() -> None:
