@@ -412,6 +412,14 @@ def test_an_alert_says_what_to_do() -> None:
     assert sorted(told) == sorted(rule["alert"] for rule in RULES)
 
 
+def test_a_snapshot_is_not_late_where_nothing_came() -> None:
+    """A keeper writes none while no event comes: the alert fired after a quiet weekend, and `status` saw nothing."""
+    [rule] = [rule for rule in RULES if rule["alert"] == "LogstoreSnapshotLate"]
+    late, came = rule["expr"].split(" and on (store, projection) ")
+    assert "logstore_snapshot_age_seconds" in late
+    assert "increase(logstore_view_events_total" in came
+
+
 def test_the_dashboard_can_be_imported() -> None:
     """Panels have numbers of their own and do not overlap; each asks the data source that the reader chooses."""
     panels = DASHBOARD["panels"]
