@@ -59,7 +59,7 @@ from logstore.roster import Roster
 from logstore.seal import seal_silent
 from logstore.session import SessionId
 from logstore.snapshots import Snapshots
-from logstore.spans import Tracer, span_of
+from logstore.spans import SafeTracer, Tracer, span_of
 from logstore.stagechain import StageChain
 from logstore.stagelisting import listed_stages
 from logstore.stagelogs import Stage
@@ -201,7 +201,7 @@ class Log:
         if type(grace_ms) is not int or not 1 <= grace_ms < 1 << 63:
             raise InvalidArgument(f"needs a whole number of milliseconds, at least 1 grace_ms={grace_ms!r:.40}")
         self._local = store if isinstance(store, LocalStore) else None
-        self._tracer = tracer
+        self._tracer = tracer = None if tracer is None else SafeTracer(tracer)
         self._metered = MeteredStore(TracedStore(store, tracer) if tracer is not None and tracer.requests else store)
         self._retrying = RetryingStore(self._metered, settings.retry, clock=clock, rng=rng)
         self._store = protect(self._retrying, protection)

@@ -7,12 +7,14 @@ Invariants:
 - No field holds what users stored: names, numbers, and errors; of theirs only what a fold says that fails.
 - What others chose as names is shown by a sentence, and not obeyed.
 - A line of JSON is one line, of letters that any terminal shows, and holds no credential that this process knows.
+- Every record becomes such a line, whatever its arguments and fields are.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -56,6 +58,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "snapshot-passed-over": Notice(logging.WARNING, "a damaged snapshot was passed over", ("projection", "version")),
     "view-ended": Notice(logging.ERROR, "a view follows no more", ("projection", "version")),
     "round-problem": Notice(logging.WARNING, "a part of a keeper's round failed, the next one tries again", ()),
+    "tracer-failed": Notice(logging.WARNING, "the tracer failed, what it was told of goes on without it", ()),
     "metrics-served": Notice(logging.INFO, "metrics are served", ("metrics",)),
     "could-not-run": Notice(logging.ERROR, "the verb could not run", ()),
     "left-open": Notice(logging.WARNING, "not closed when the process ended, it took too long", ("what",)),
@@ -128,21 +131,28 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
+        try:
+            return self._line(record, record.getMessage(), self._facts(record))
+        except Exception as error:  # noqa: BLE001  # arguments and fields are anybody's: ``logging`` would print them
+            message = f"a record that cannot be told: {record.msg if isinstance(record.msg, str) else '…'}"
+            return self._line(record, message, {"error": type(error).__name__})
+
+    def _line(self, record: logging.LogRecord, message: str, facts: Mapping[str, Any]) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
-        line: dict[str, Any] = {
-            "time": f"{at}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        line = {"time": f"{at}Z", "level": record.levelname.lower(), "logger": record.name, "message": message, **facts}
+        cleaned = {name: self._clean(value) for name, value in line.items()}
+        return json.dumps(cleaned, separators=(",", ":"), allow_nan=False)
+
+    def _facts(self, record: logging.LogRecord) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
         if (notice := getattr(record, "notice", None)) is not None:
-            line |= {"notice": notice, **getattr(record, "told", {})}
+            facts |= {"notice": notice, **getattr(record, "told", {})}
         if record.exc_info and record.exc_info[0] is not None:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps({name: self._clean(value) for name, value in line.items()}, separators=(",", ":"))
+            facts["trace"] = self.formatException(record.exc_info)
+        return facts
 
     def _clean(self, value: Any) -> Any:
-        if isinstance(value, int | float | None):
+        if isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value)):
             return value
         if isinstance(value, tuple | list):
             return [self._clean(each) for each in value]
@@ -150,7 +160,7 @@ class JsonFormatter(logging.Formatter):
 
 
 _LOOKS_SECRET: Final = (
-    r"(?<=://)[^/\s@]+(?=@)",  # a user and a password before a host
+    r"(?<=://)[^/\s]+(?=@)",  # a user and a password before a host; a password may hold an @, too
     r"(?<=X-Amz-Signature=)[0-9a-f]+",
     r"(?<=X-Amz-Security-Token=)[^&\s]+",
     r"(?<=X-Amz-Credential=)[^&\s]+",

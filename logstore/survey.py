@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from logstore.clock import stamp_ms
 from logstore.entry import Address, Closed, Entry, decode_entry
-from logstore.errors import Missing
+from logstore.errors import Corrupt, Missing, Unavailable
 from logstore.filestore.base import FileStore, Listed
 from logstore.frontier import Frontier, OpenSession
 from logstore.identity import Identity
-from logstore.keys import RETIRED, EntryKey, RetiredKey, SegmentKey, parse_key, retired_key, segment_key
+from logstore.keys import RETIRED, EntryKey, RetiredKey, SegmentKey, entry_key, parse_key, retired_key, segment_key
 from logstore.retired import decode_retired
 from logstore.segment import Segment, decode_segment
 from logstore.session import SessionId, Tip
@@ -33,6 +33,7 @@ from logstore.walk import Walked, fetch, walk
 __all__ = ["OpenSessionSurvey", "Sealing", "Survey", "WriterSurvey", "take_survey"]
 
 SESSIONS_AT_ONCE: Final = 16
+CHECK: Final = "run `logstore check`"
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
     opened: dict[Address, Walked[Entry]] = {}
     left: Counter[int] = Counter()
     entries, now_ms, begun_ms, oldest_ended_ms = 0, None, None, None
-    async with aclosing(walk(store, _entries(store, first, left), _decode_entry)) as walked_entries:
+    async with aclosing(_roster(store, first, frontier, left)) as walked_entries:
         async for walked in walked_entries:
             entry = _require(walked)
             frontier.take_entry(entry)
@@ -306,6 +307,33 @@ async def _first_chapter(store: FileStore, identity: Identity, newest: int | Non
     return newest + 1, Frontier(identity.id, identity.root, last)
 
 
+async def _roster(
+    store: FileStore, first_chapter: int, frontier: Frontier, left: Counter[int]
+) -> AsyncGenerator[Walked[Entry], None]:
+    """Each entry in turn; ``frontier`` has taken one in before the next is asked for.
+
+    A listing's pages are not of one moment: an entry that it lacks, where it has a later one, is asked for by name.
+    """
+    async with aclosing(walk(store, _entries(store, first_chapter, left), _decode_entry)) as listed:
+        async for walked in listed:
+            address = _require(walked).address
+            while (expected := frontier.next_address) < address:
+                yield await _unlisted(store, expected)
+            if expected > address:
+                raise Corrupt(f"its number was used after the chapter's closed entry key={walked.key}; {CHECK}")
+            yield walked
+
+
+async def _unlisted(store: FileStore, address: Address) -> Walked[Entry]:
+    """The entry at ``address``, below one that is there."""
+    walked = await fetch(store, entry_key(*address), _decode_entry)
+    if not walked.is_absent:
+        return walked
+    if not (await fetch(store, retired_key(address[0]), lambda _, data: decode_retired(address[0], data))).is_absent:
+        raise Unavailable(f"its chapter was retired while it was looked at key={walked.key}; look again")
+    raise Missing(f"a later entry is there, and this one is gone key={walked.key}; {CHECK}")
+
+
 async def _entries(store: FileStore, first_chapter: int, left: Counter[int]) -> AsyncIterator[Listed]:
     """Every entry of the roster; those of retired chapters are only counted, in ``left``."""
     async for listed in store.list("roster/"):
@@ -376,7 +404,7 @@ def _require(walked: Walked[T]) -> T:
     if walked.damage is not None:
         raise walked.damage
     if walked.value is None:
-        raise Missing(f"listed, and gone when asked for key={walked.key}; run `logstore check`")
+        raise Missing(f"listed, and gone when asked for key={walked.key}; {CHECK}")
     return walked.value
 
 

@@ -36,7 +36,10 @@ async def exposed(registry: CollectorRegistry, host: str, port: int) -> AsyncIte
     """Serve the metrics while within; yield their address. Raises CannotListen."""
 
     async def answer(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     application = web.Application()

@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 UNTICKED_MS: Final = 300_000  # a writer ticks within 75 s, and whoever needs the watermark within some seconds of that
-SNAPSHOTS_KEPT: Final = 2  # of each fold, a grace old; those before them are garbage
 EVENTS_WITHOUT_SNAPSHOT_MAX: Final = 1_000_000  # a view takes seconds to read so many
 PATIENCE: Final = 2  # so many times as long as it should take, before anybody is told
 
@@ -40,12 +39,15 @@ PATIENCE: Final = 2  # so many times as long as it should take, before anybody i
 class HealthSettings:
     """What the log's keeper is told, so that it is not said to be late when it is not. Times in milliseconds.
 
+    ``snapshots_kept``: of each fold, a grace old; those before them are garbage.
+
     >>> HealthSettings(chapter_age_ms=7 * 86_400_000).snapshot_ms
     3600000
     """
 
     chapter_age_ms: int = 86_400_000
     snapshot_ms: int = 3_600_000
+    snapshots_kept: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def concerns(facts: Facts, settings: HealthSettings | None = None) -> list[Conce
     for fold in facts.folds:
         if fold.registered:
             found += _about_snapshots(fold, survey, settings, now_ms)
-    found += _about_garbage(facts, now_ms)
+    found += _about_garbage(facts, settings, now_ms)
     found += _about_history(facts, settings, now_ms)
     return found
 
@@ -181,7 +183,7 @@ def _about_snapshots(fold: FoldSurvey, survey: Survey, settings: HealthSettings,
     return [Concern("snapshot-late", f"{_named(fold)} has no new snapshot, and events came since", do, newest_ms)]
 
 
-def _about_garbage(facts: Facts, now_ms: int) -> list[Concern]:
+def _about_garbage(facts: Facts, settings: HealthSettings, now_ms: int) -> list[Concern]:
     """What could be deleted a grace ago and longer. A keeper deletes it within a round."""
     survey, found = facts.survey, []
     grace_ms, do = survey.grace_ms, "no keeper seems to run; start `logstore keep`, or run `logstore gc`"
@@ -190,11 +192,11 @@ def _about_garbage(facts: Facts, now_ms: int) -> list[Concern]:
         found.append(Concern("garbage", f"{survey.left_over} objects of retired chapters could be deleted", do, due_ms))
     for fold in facts.folds:
         old_ms = [made_ms for made_ms in fold.created_ms if made_ms is not None and now_ms - made_ms >= grace_ms]
-        if not fold.registered or fold.damage or len(old_ms) <= SNAPSHOTS_KEPT:
+        if not fold.registered or fold.damage or len(old_ms) <= settings.snapshots_kept:
             continue
         due_ms = old_ms[-1] + grace_ms
         if now_ms - due_ms >= (PATIENCE - 1) * grace_ms:
-            what = f"{len(old_ms) - SNAPSHOTS_KEPT} old snapshots of {_named(fold)} could be deleted"
+            what = f"{len(old_ms) - settings.snapshots_kept} old snapshots of {_named(fold)} could be deleted"
             found.append(Concern("garbage", what, do, due_ms))
     return found
 

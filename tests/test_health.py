@@ -235,6 +235,13 @@ def test_a_slower_keeper_is_believed() -> None:
     assert {concern.kind for concern in concerns(facts)} == {"keeper-absent", "snapshot-late"}
 
 
+def test_snapshots_that_the_keeper_is_told_to_keep_are_no_garbage() -> None:
+    """A keeper that keeps five was said not to run, for ever."""
+    facts = Facts(well(), (fold(*(age_ms * DAY_MS for age_ms in (9, 8, 7, 6, 5)), HOUR_MS),))
+    assert concerns(facts, HealthSettings(snapshots_kept=5)) == []
+    assert [concern.kind for concern in concerns(facts, HealthSettings(snapshots_kept=4))] == ["garbage"]
+
+
 @directed
 async def test_a_log_that_nobody_keeps_comes_to_be_of_concern(scene: Scene) -> None:
     """The facts of a real log: first all is well; left alone its chapter, its snapshots and its garbage are told."""

@@ -307,6 +307,52 @@ async def test_they_are_served_to_a_scraper() -> None:
     assert "# TYPE logstore_append_seconds histogram" in text
 
 
+async def test_a_wish_that_nobody_understands_is_answered_as_none() -> None:
+    """A version of a format that is no number was an error of ours, status 500, with a trace on stderr."""
+    async with exposed(CollectorRegistry(), "127.0.0.1", 0) as address, aiohttp.ClientSession() as session:
+        for accept in ("application/openmetrics-text;version=banana", "text/plain;version=1.x", "\u00ff;;=,"):
+            async with session.get(address, headers={"Accept": accept}) as answer:
+                assert (answer.status, answer.content_type) == (200, "text/plain"), accept
+
+
+async def test_a_host_that_there_is_not_is_told_in_words() -> None:
+    """It was an "Unknown error -2"."""
+    with pytest.raises(CannotListen, match="host=fe80::1%nowhere port=0 cause=") as raised:
+        async with exposed(CollectorRegistry(), "fe80::1%nowhere", 0):
+            pass
+    assert "Unknown error" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused_and_not_logged(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Who scans ports filled the daemon's stderr with traces."""
+    async with exposed(CollectorRegistry(), "127.0.0.1", 0) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.split(":")[2].split("/")[0]))
+        writer.write(request_)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+    assert caplog.records == []
+
+
+async def test_what_goes_wrong_while_answering_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With where it was raised: it is a mistake, the scraper's owner sees status 500 only."""
+
+    class Broken(CollectorRegistry):
+        def collect(self) -> Iterator[Any]:
+            raise RuntimeError("broken")
+
+    async with (
+        exposed(Broken(), "127.0.0.1", 0) as address,
+        aiohttp.ClientSession() as session,
+        session.get(address) as answer,
+    ):
+        assert answer.status == 500
+    assert "RuntimeError: broken" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "x", "127.0.0.1", ":9464", "65536", "a b:1", "::1:9464", "http://127.0.0.1:9464"])
 def test_what_is_no_place_is_refused(text: str) -> None:
     """With the way to write one."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal
 
 import pytest
 from opentelemetry import trace
@@ -17,7 +19,7 @@ import logstore
 from logstore import InvalidArgument, NotFound, NotStored
 from logstore.filestore import MemoryStore
 from logstore.otel import OpenTelemetry
-from logstore.spans import SPANS
+from logstore.spans import SPANS, Attribute
 from projections import View, keep
 from tests.pages import read
 from tests.scene import Scene, directed, quick, refuse
@@ -138,6 +140,58 @@ async def test_a_log_that_cannot_be_opened_tells_why() -> None:
     assert (span.name, span.status.status_code) == ("logstore.open", trace.StatusCode.ERROR)
     with pytest.raises(InvalidArgument):
         View.open(logstore.open(MemoryStore()), Things())
+
+
+class Failing:
+    """A tracer that fails at one place, or swallows the errors of what it is told of."""
+
+    requests = True
+
+    def __init__(self, at: Literal["span", "enter", "note", "exit", "nowhere"]) -> None:
+        self._at = at
+
+    def _fail(self, place: str) -> None:
+        if place == self._at:
+            raise ConnectionError(f"no collector at {place}")
+
+    def span(self, name: str, attributes: Mapping[str, Attribute], *, current: bool = True) -> Failing:
+        self._fail("span")
+        return self
+
+    def __enter__(self) -> Failing:
+        self._fail("enter")
+        return self
+
+    def note(self, **attributes: Attribute) -> None:
+        self._fail("note")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        self._fail("exit")
+        return True
+
+
+@pytest.mark.parametrize("at", ["span", "enter", "note", "exit"])
+async def test_a_tracer_that_fails_disturbs_nobody(
+    at: Literal["span", "enter", "note", "exit"], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ended writers and followers, and an append that was stored was told failed. It is told of once."""
+    async with (
+        logstore.open(MemoryStore(), tracer=Failing(at)) as log,
+        log.writer("web") as writer,
+        View.open(log, Things(), follow=True) as view,
+    ):
+        await view.wait_for(await writer.append(thing(1)))
+        await view.snapshot()
+        assert len(view) == 1
+    [failed] = [record for record in caplog.records if getattr(record, "notice", "") == "tracer-failed"]
+    assert failed.getMessage().endswith(f": ConnectionError: no collector at {at}")
+
+
+async def test_a_tracer_swallows_no_error() -> None:
+    """A failed creation would look as if it had been stored."""
+    with pytest.raises(NotFound):
+        async with logstore.open(MemoryStore(), read_only=True, tracer=Failing("nowhere")):
+            pass
 
 
 def test_who_does_not_ask_loads_nothing() -> None:

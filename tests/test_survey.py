@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 import logstore
-from logstore import Event, InvalidArgument, Log, LogSettings, RetrySettings, WriterSettings
+from logstore import Corrupt, Event, InvalidArgument, Log, LogSettings, Missing, RetrySettings, WriterSettings
 from logstore.catchup import catch_up
 from logstore.clock import Clock
+from logstore.entry import Tick, decode_entry, encode_entry
 from logstore.filestore import FileStore, MemoryStore
+from logstore.filestore.base import Listed
+from logstore.filestore.wrappers import MeteredStore
 from logstore.frontier import Frontier
-from logstore.keys import segment_key
+from logstore.keys import EntryKey, entry_key, parse_key, segment_key
 from logstore.segment import SegmentEncoder
 from logstore.survey import take_survey
 from logstore.testing import ManualClock
+from projections import keep
 
 IDLE_MS, SEAL_MS = 1_000, 1_000 + 4 * 500
 SETTINGS = LogSettings(
@@ -99,6 +105,52 @@ async def test_its_frontier_is_that_of_a_reading(store: FileStore, clock: Manual
                 pass
     assert surveyed.sessions == read.sessions
     assert surveyed.position() == read.position()
+
+
+async def test_an_entry_that_is_gone_is_named(store: FileStore, clock: ManualClock) -> None:
+    """P12: it failed an assertion, and ended whoever asks: `status`, `doctor`, `seal`, and the daemon `keep`."""
+    await store.delete(entry_key(0, 1))
+    async with log_in(store, clock) as log:
+        with pytest.raises(Missing, match=r"this one is gone key=roster/0000000000/0000000001; run `logstore check`"):
+            await log.survey()
+        async with aclosing(keep(log)) as rounds:
+            done = await anext(rounds)
+    assert [type(problem) for problem in done.problems][:1] == [Missing]
+
+
+async def test_an_entry_behind_a_closed_one_is_named(store: FileStore, clock: ManualClock) -> None:
+    """P12: a number that nobody may use any more."""
+    *_, closed = [listed.key async for listed in store.list("roster/0000000000/")]
+    key = parse_key(closed)
+    assert isinstance(key, EntryKey)
+    used = decode_entry(key.chapter, key.number, (await store.get(closed)).data)
+    late, _ = encode_entry(replace(used, number=key.number + 1, body=Tick()))
+    await store.create(entry_key(0, key.number + 1), late)
+    async with log_in(store, clock, read_only=True) as log:
+        with pytest.raises(Corrupt, match=f"closed entry key={entry_key(0, key.number + 1)}; run `logstore check`"):
+            await log.survey()
+
+
+class Paged(MeteredStore):
+    """A store whose listings pass over one object: it was created when its page had been made."""
+
+    def __init__(self, store: FileStore, late: str) -> None:
+        super().__init__(store)
+        self._late = late
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        async for listed in super().list(prefix, after):
+            if listed.key != self._late:
+                yield listed
+
+
+@pytest.mark.parametrize("late", [entry_key(0, 2), entry_key(0, 3), entry_key(1, 0)])
+async def test_an_entry_that_a_listing_lacks_is_asked_for(store: FileStore, clock: ManualClock, late: str) -> None:
+    """Somebody created it, and a later one, while page after page came."""
+    async with log_in(store, clock, read_only=True) as log:
+        whole = await log.survey()
+    async with log_in(Paged(store, late), clock, read_only=True) as log:
+        assert await log.survey() == whole
 
 
 async def test_slots_behind_a_final_or_a_gap_do_not_count(store: FileStore, clock: ManualClock) -> None:

@@ -18,6 +18,7 @@ from projections.cli.terminal import (
     run,
     say,
     snapshot_every_option,
+    snapshots_kept_option,
     url_argument,
     wide_console,
 )
@@ -31,14 +32,19 @@ __all__ = ["command"]
 @url_argument
 @chapter_age_option
 @snapshot_every_option
+@snapshots_kept_option
 @json_option
-def command(url: str, chapter_age: float, snapshot_every: float, json_: bool) -> None:
+def command(url: str, chapter_age: float, snapshot_every: float, snapshots_kept: int, json_: bool) -> None:
     """Say what the log at URL holds, who has it open, how far its order is final; what is wrong, and what to do.
 
     Asks for the roster, the ends of sessions and the snapshots, not for the events. Only reads. Tell it what the log's
     `keep` is told, where that is not the default. Exit status 1 when something is wrong.
     """
-    settings = HealthSettings(chapter_age_ms=round(chapter_age * 1_000), snapshot_ms=round(snapshot_every * 1_000))
+    settings = HealthSettings(
+        chapter_age_ms=round(chapter_age * 1_000),
+        snapshot_ms=round(snapshot_every * 1_000),
+        snapshots_kept=snapshots_kept,
+    )
     if run(_status(url, settings, json_)):
         click.get_current_context().exit(1)
 
