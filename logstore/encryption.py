@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from logstore.errors import Corrupt, InvalidArgument, KeyNeeded
-from logstore.frame import ENCRYPTED, ObjectType, decode_envelope, encode_frame
+from logstore.frame import ENCRYPTED, decode_envelope, encode_frame, type_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -187,9 +187,12 @@ class Span:
 
 
 def encrypt(name: str, data: bytes, keyring: Keyring, salt: bytes) -> bytes:
-    """Return the encrypted form of an object, to be stored under ``name``. ``salt``: random, used once."""
+    """Return the encrypted form of an object, to be stored under ``name``. ``salt``: random, used once.
+
+    Raises Corrupt, naming it, for what is no object.
+    """
     id_, key = keyring.first
-    header = encode_frame(ObjectType(data[5]), ENCRYPTED, _BODY.pack(id_, salt, len(data)))
+    header = encode_frame(type_of(name, data), ENCRYPTED, _BODY.pack(id_, salt, len(data)))
     cipher, authenticated = _cipher(key, salt, name), header[:_AUTHENTICATED_BYTES]
     view = memoryview(data)
     blocks = (view[start : start + BLOCK_BYTES] for start in range(0, max(len(data), 1), BLOCK_BYTES))

@@ -38,6 +38,7 @@ __all__ = [
     "encode_frame",
     "fields_of",
     "frame_size",
+    "type_of",
     "unpack",
 ]
 
@@ -105,6 +106,14 @@ def encode_frame(type_: ObjectType, flags: int, body: bytes) -> bytes:
 def frame_size(data: bytes) -> int:
     """How many bytes the frame has with which an object begins, by its first twelve; 0 when there are not as many."""
     return 0 if len(data) < _PREFIX.size else _PREFIX.size + _PREFIX.unpack_from(data)[4] + DIGEST_BYTES
+
+
+def type_of(key: str, data: bytes) -> ObjectType:
+    """What kind of object ``data`` says to be. Raises Corrupt, naming ``key``, when it says none; looks no further."""
+    try:
+        return ObjectType(data[5])
+    except (IndexError, ValueError):
+        raise Corrupt(f"not an object of ours key={key} begins={data[:6].hex()}; restore it") from None
 
 
 def decode_frame(key: str, data: bytes, type_: ObjectType, known_flags: int = 0) -> Frame:

@@ -19,7 +19,7 @@ from logstore.claim import decode_claim
 from logstore.encryption import path_shown, read_hex_lines, require_cryptography
 from logstore.entry import Open, decode_entry
 from logstore.errors import Corrupt, InvalidArgument, KeyNeeded
-from logstore.frame import DIGEST_BYTES, SIGNED, ObjectType, decode_envelope, encode_frame, frame_size
+from logstore.frame import DIGEST_BYTES, SIGNED, decode_envelope, encode_frame, frame_size, type_of
 from logstore.keys import (
     ArchiveKey,
     ChunkKey,
@@ -162,12 +162,15 @@ def _message(name: str, data: bytes, frame_bytes: int) -> bytes:
 
 
 def sign(name: str, data: bytes, key: SigningKey, trust: Trust) -> bytes:
-    """Return the signed form of an object, to be stored under ``name``. Raises InvalidArgument where it may not be."""
+    """Return the signed form of an object, to be stored under ``name``.
+
+    Raises InvalidArgument where it may not be, Corrupt for what is no object.
+    """
     signer = trust.whose(key.public)
     if (why := _why_not(signer, _parsed(name), data)) is not None:
         raise InvalidArgument(f"may not be signed key={name} signer={signer.name} may={signer.may}; {why}")
     body = _BODY.pack(_key_id(key.public), key.sign(_message(name, data, frame_size(data))))
-    return encode_frame(ObjectType(data[5]), SIGNED, body) + data
+    return encode_frame(type_of(name, data), SIGNED, body) + data
 
 
 def verify(name: str, data: bytes, trust: Trust) -> bytes:

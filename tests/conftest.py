@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,11 @@ from botocore.config import Config
 from botocore.session import get_session
 
 BUCKET = "contract"
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in `make test &`; the tools that tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,16 @@ from typing import Any
 import msgpack
 import pytest
 
+from logstore import Protection
 from logstore.archive import decode_archive
 from logstore.check import decode_segment_data
 from logstore.claim import decode_claim
 from logstore.errors import Corrupt, InvalidArgument, InvalidCursor
 from logstore.event import LEVELS_MAX, decode_data
+from logstore.filestore.memory import MemoryStore
 from logstore.frontier import Position, SessionPosition
 from logstore.keys import NUMBER_MAX, ArchiveKey, SegmentKey, archive_key, parse_key, segment_key
+from logstore.protection import protect
 from logstore.receipt import Receipt
 from logstore.segment import SegmentEncoder
 from logstore.session import Tip
@@ -30,6 +33,7 @@ from projections.query import Query
 from tests.fuzz.bend import Raw, pack
 from tests.fuzz.texts import stored, written_token
 from tests.golden.independent import CLAIM, ENTRY, frame, write_archive, write_small
+from tests.protected import KEYRING, SIGNING_KEYS, TRUST
 from tests.test_golden import golden
 
 MIB = 1 << 20
@@ -245,3 +249,12 @@ def test_a_message_about_a_time_could_not_be_printed() -> None:
         with pytest.raises(InvalidArgument) as raised:
             parse_moment(text, "--from")
         assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("data", [b"", b"LGST\x01", b"LGST\x01\0" + bytes(60)], ids=["empty", "short", "no such type"])
+async def test_what_is_no_object_leaked_value_error_where_it_was_to_be_protected(data: bytes) -> None:
+    """A copy into a protected store carries what lies in the other, damage too: it is Corrupt, and names the object."""
+    name = segment_key("w", 0, 1, 0)
+    for protection in (Protection(keyring=KEYRING), Protection(trust=TRUST, signing_key=SIGNING_KEYS["keeper"])):
+        with pytest.raises(Corrupt, match=f"not an object of ours key={name}"):
+            await protect(MemoryStore(), protection).create(name, data)

@@ -152,7 +152,7 @@ BUGS: dict[str, Bug] = {
         peer="ambiguous PUT (SlateDB 766, icechunk 017: the retry meets one's own object)",
     ),
     "a segment takes four events of a call": Bug(
-        ("P2",), 0, Writer, "_send", "for event in batch.events]", "for event in batch.events[:4]]"
+        ("P2",), 0, Writer, "_send", "(batch.events for", "(batch.events[:4] for"
     ),
     "send again without a seal": Bug(
         ("P6",),
