@@ -78,5 +78,7 @@ def why_not_settled(survey: Survey) -> str:
     session = f"session {holder.chapter}/{holder.session} of {holder.writer}"
     if holder.may_be_sealed:
         return f"{behind}, held by {session}: its writer seems gone; run `logstore seal`"
-    left_ms = None if holder.silent_ms is None else holder.seal_ms - holder.silent_ms
-    return f"{behind}, held by {session}: it has not ended; may be sealed in {duration(left_ms)} if it stays silent"
+    waits = f"{behind}, held by {session}: it has not ended; may be sealed"
+    if holder.silent_ms is None:
+        return f"{waits} once silent for {duration(holder.seal_ms)}; the store does not tell since when it is"
+    return f"{waits} in {duration(holder.seal_ms - holder.silent_ms)} if it stays silent"

@@ -13,6 +13,7 @@ from logstore.keys import Fold, PinKey
 from logstore.pin import PinRecord
 from logstore.snapshots import FoldSurvey
 from projections.health import Facts, HealthSettings, concerns
+from projections.words import why_not_settled
 from tests.pages import ROOT, read
 from tests.scene import Scene, directed
 from tests.test_keeper import age, keep, live_a_day, opened
@@ -226,6 +227,20 @@ def test_times_that_the_store_does_not_tell_are_no_reason() -> None:
     assert [concern.kind for concern in concerns(Facts(survey, (fold(),)))] == ["clock"]
     unknown = fold(registered_ms=None, created_ms=(None, None, None))
     assert concerns(Facts(well(), (unknown, fold(registered_ms=None)))) == []
+
+
+@pytest.mark.parametrize(
+    ("silent_ms", "said"),
+    [
+        (5_000, "may be sealed in 65.0 s if it stays silent"),
+        (None, "may be sealed once silent for 70.0 s; the store does not tell since when it is"),
+        (70_000, "its writer seems gone; run `logstore seal`"),
+    ],
+)
+def test_what_the_watermark_waits_for_is_said_with_how_long(silent_ms: int | None, said: str) -> None:
+    """Where the store tells no times it was to be sealed "in unknown"."""
+    holder = open_session(silent_ms=silent_ms, holds_watermark=True)
+    assert why_not_settled(well(open_sessions=(holder,), watermark=0)).endswith(said)
 
 
 def test_a_slower_keeper_is_believed() -> None:
