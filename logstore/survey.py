@@ -88,6 +88,7 @@ class Survey:
     ``chapter_begun_ms``: when the newest chapter began, by its first entry; ``chapter_sessions`` were opened in it.
     ``oldest_ended_ms``: when the oldest chapter that is not retired ended, None: it has not. ``left_over``: objects of
     chapters retired a grace ago or longer, ``left_over_since_ms``: since when the first of them could be deleted.
+    ``lost_entry``: the key of a roster entry that is gone, and whose session has segments; "" where none is seen.
 
     >>> async def who_writes(log):
     ...     return [session.writer for session in (await log.survey()).open_sessions]
@@ -116,6 +117,7 @@ class Survey:
     oldest_ended_ms: int | None = None
     left_over: int = 0
     left_over_since_ms: int | None = None
+    lost_entry: str = ""
 
     @property
     def watermark_lag_ms(self) -> int:
@@ -183,6 +185,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
             if entry.address in frontier.sessions:
                 opened[entry.address] = walked
     slots = await _list_slots(store, first, left)
+    lost_entry = await _lost_entry(store, sorted(slots.keys() - opened.keys()))
     lasts: list[Segment] = []
     segments = events = stored = 0
     open_sessions: list[tuple[OpenSession, _Ending, _Slots, Walked[Entry]]] = []
@@ -236,6 +239,7 @@ async def take_survey(store: FileStore, identity: Identity, skew_ms: int) -> tup
         oldest_ended_ms=oldest_ended_ms,
         left_over=left_over,
         left_over_since_ms=left_over_since_ms,
+        lost_entry=lost_entry,
     )
     return survey, frontier
 
@@ -360,6 +364,14 @@ async def _list_slots(store: FileStore, first_chapter: int, left: Counter[int]) 
         elif isinstance(key, SegmentKey):
             left[key.chapter] += 1
     return sessions
+
+
+async def _lost_entry(store: FileStore, unlisted: list[Address]) -> str:
+    """The first entry that is gone of those that opened ``unlisted`` sessions; others are new, or were not valid."""
+    for address in unlisted:
+        if (await fetch(store, entry_key(*address), _decode_entry)).is_absent:
+            return entry_key(*address)
+    return ""
 
 
 async def _ending(store: FileStore, session: OpenSession, slots: _Slots) -> _Ending:

@@ -86,6 +86,9 @@ def concerns(facts: Facts, settings: HealthSettings | None = None) -> list[Conce
     """Return all that is wrong, the worst first; none: all is well."""
     settings, survey = settings or HealthSettings(), facts.survey
     found = [Concern("snapshot-damaged", *_damaged(fold)) for fold in facts.folds if fold.damage]
+    if survey.lost_entry:
+        what = f"a session has segments, and the entry that opened it is gone key={survey.lost_entry}"
+        found.insert(0, Concern("entry-lost", what, "run `logstore check`; restore it from a copy"))
     found += [*about_clock(survey), *about_stamps(survey), *about_sessions(survey)]
     if survey.now_ms is None:
         return found

@@ -91,6 +91,13 @@ def test_a_log_that_is_looked_after_is_of_no_concern() -> None:
             id="session",
         ),
         pytest.param(
+            Facts(well(lost_entry="roster/7")),
+            "entry-lost",
+            "a session has segments, and the entry that opened it is gone key=roster/7:"
+            " run `logstore check`; restore it from a copy",
+            id="entry",
+        ),
+        pytest.param(
             Facts(well(skew_ms=-9_000)),
             "clock",
             "the store's clock is 9.0 s behind this machine's, which can open no session:"

@@ -153,6 +153,17 @@ async def test_an_entry_that_a_listing_lacks_is_asked_for(store: FileStore, cloc
         assert await log.survey() == whole
 
 
+async def test_segments_tell_of_an_entry_that_is_gone(store: FileStore, clock: ManualClock) -> None:
+    """P12: where no later entry was left to tell, a log that had lost its roster was said to be empty and well."""
+    async with log_in(store, clock, read_only=True) as log:
+        assert (await log.survey()).lost_entry == ""
+        for chapter in ("0000000000", "0000000001"):
+            async for listed in store.list(f"roster/{chapter}/"):
+                await store.delete(listed.key)
+    async with log_in(store, clock, read_only=True) as log:
+        assert (await log.survey()).lost_entry == entry_key(0, 1)
+
+
 async def test_slots_behind_a_final_or_a_gap_do_not_count(store: FileStore, clock: ManualClock) -> None:
     """Only what a reader would read is counted: up to the first final, and without a gap."""
     async with log_in(store, clock) as log:
