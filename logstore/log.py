@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import secrets
+import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -223,6 +224,7 @@ class Log:
         self._writers: list[Writer] = []
         self._leads: list[Lead] = []
         self._appended_before = Appended()  # by those that are over
+        self._counting = threading.Lock()  # while what one has appended moves there: other threads may ask
 
     def __repr__(self) -> str:
         return f"<Log {self._store!r} writers={len(self._writers)} follower={self._follower!r}>"
@@ -417,10 +419,11 @@ class Log:
     def statistics(self) -> LogStatistics:
         """What this process does with the log. Cost: O(open sessions). Any thread may call."""
         appended = Appended()
-        appended.add(self._appended_before)
-        writers = [writer.statistics() for writer in self._writers]
-        for each in [*(writer.appended for writer in self._writers), *(lead.appended for lead in self._leads)]:
-            appended.add(each)
+        with self._counting:
+            appended.add(self._appended_before)
+            writers = [writer.statistics() for writer in self._writers]
+            for each in [*(writer.appended for writer in self._writers), *(lead.appended for lead in self._leads)]:
+                appended.add(each)
         return LogStatistics(
             requests=self.requests(),
             retries=dict(self._retrying.retries),
@@ -459,7 +462,8 @@ class Log:
             stored=self._take_own,
             tracer=self._tracer,
         )
-        self._writers = self._without_ended(self._writers, lambda known: known.is_closed)
+        with self._counting:
+            self._writers = self._without_ended(self._writers, lambda known: known.is_closed)
         self._writers.append(writer)
         return writer
 
@@ -487,7 +491,8 @@ class Log:
             stored=self._take_own,
             tracer=self._tracer,
         )
-        self._leads = self._without_ended(self._leads, lambda known: known.is_over)
+        with self._counting:
+            self._leads = self._without_ended(self._leads, lambda known: known.is_over)
         self._leads.append(lead)
         return lead
 
