@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -100,11 +101,22 @@ def _kind(name: str) -> dict[str, Any]:
 
 def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None, *, traced: bool = False) -> Outcome:
     """Live through one seed, with the named bug planted if any."""
-    logging.getLogger("logstore").setLevel(logging.CRITICAL + 1)  # storms make it tell of trouble all the time
-    with planted(bug):
+    with _silence(), planted(bug):
         if bug is None:
             return run(seed, kind=kind, traced=traced)
         return run(seed, BUGS[bug].circumstances, BUGS[bug].world, traced=traced)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Storms make the library tell of trouble all the time; whoever runs after a world hears it again."""
+    logger = logging.getLogger("logstore")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run_all(seeds: range, bug: str | None, jobs: int, kind: type[World]) -> Iterator[Outcome]:

@@ -523,9 +523,10 @@ class World:
 
 
 def _is_shared(key: str, contents: dict[str, bytes]) -> bool:
-    """Whether it is a chunk that the newest two snapshots share: of dropped history all there is."""
+    """Whether it is a chunk that the newest two snapshots of chains share: of dropped history all there is."""
     keys = [parsed for name in contents if isinstance(parsed := parse_key(name), ManifestKey)]
-    manifests = [decode_manifest(each, contents[manifest_key(each)]) for each in keys]
+    of_chains = [each for each in keys if each.fold.projection == Chain.name]  # where all is at once, there are others
+    manifests = [decode_manifest(each, contents[manifest_key(each)]) for each in of_chains]
     newest = sorted(manifests, key=lambda manifest: manifest.point)[-2:]
     return all(key in (chunk_key(chunk.key) for chunk in manifest.chunks) for manifest in newest)
 
