@@ -214,8 +214,7 @@ class _Sheet:
     def _requests(self, seen: StoreStatistics) -> None:
         for verb in fields(seen):
             used = getattr(seen, verb.name)
-            answered = max(0, used.requests - used.refused - used.failed)  # those under way are among them
-            for outcome, count in (("ok", answered), ("refused", used.refused), ("failed", used.failed)):
+            for outcome, count in (("ok", used.answered), ("refused", used.refused), ("failed", used.failed)):
                 self._set("requests_total", count, verb.name, outcome)
         self._set("sent_bytes_total", seen.bytes_in)
         self._set("received_bytes_total", seen.bytes_out)

@@ -18,9 +18,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 import logstore
-from logstore import Event, InvalidArgument, Log, WriterSettings, sync
+from logstore import Event, InvalidArgument, Log, NotFound, WriterSettings, sync
 from logstore.appended import Appended
-from logstore.filestore import MemoryStore
+from logstore.filestore import MemoryStore, MeteredStore
+from logstore.filestore.base import Blob
 from logstore.histogram import Histogram
 from projections import View, keep
 from projections.exposition import exposed, place_of
@@ -239,6 +240,31 @@ async def test_a_scrape_while_a_writer_s_counts_moved_missed_them() -> None:
         moved.set()
         asking.join()
         assert seen == [1]
+
+
+async def test_a_request_that_failed_was_first_counted_as_answered() -> None:
+    """While it is under way a request has no outcome yet: a counter that falls looks like a restart."""
+    answer = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def get(self, key: str, start: int = 0, stop: int | None = None) -> Blob:
+            await answer.wait()
+            return await super().get(key, start, stop)
+
+    async with logstore.open(MemoryStore()) as log:
+        _, registry = registered(log)
+        log._metered = store = MeteredStore(Slow())
+        asking = asyncio.create_task(store.get("absent"))
+        await asyncio.sleep(0)
+        assert store.statistics().get.requests == 1
+        assert sample(registry, log, "logstore_requests_total", verb="get", outcome="ok") == 0
+        answer.set()
+        with pytest.raises(NotFound):
+            await asking
+        await store.create("a", b"")
+        assert sample(registry, log, "logstore_requests_total", verb="get", outcome="ok") == 0
+        assert sample(registry, log, "logstore_requests_total", verb="get", outcome="refused") == 1
+        assert sample(registry, log, "logstore_requests_total", verb="create", outcome="ok") == 1
 
 
 def test_the_sync_face_has_the_same_metrics() -> None:

@@ -161,6 +161,7 @@ class VerbStatistics:
     failed: int = 0  # Unavailable, another error, or interrupted
     bytes_in: int = 0
     bytes_out: int = 0
+    answered: int = 0  # with what was asked for; requests under way are neither this, nor refused, nor failed
 
     def __add__(self, other: VerbStatistics) -> VerbStatistics:
         return VerbStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -259,6 +260,7 @@ class MeteredStore:
             async for listed in self._store.list(prefix, after):
                 if received and received % PAGE_KEYS == 0:
                     self._counts["list", "requests"] += 1
+                    self._counts["list", "answered"] += 1
                 received += 1
                 yield listed
 
@@ -279,9 +281,13 @@ class MeteredStore:
         except (AlreadyExists, NotFound):
             self._counts[verb, "refused"] += 1
             raise
-        except (Exception, asyncio.CancelledError):  # not GeneratorExit: who stops listing early has not failed
+        except GeneratorExit:  # who stops listing early has not failed
+            self._counts[verb, "answered"] += 1
+            raise
+        except (Exception, asyncio.CancelledError):
             self._counts[verb, "failed"] += 1
             raise
+        self._counts[verb, "answered"] += 1
 
 
 # Tracing ----------------------------------------------------------------------------------------
