@@ -96,7 +96,7 @@ def test_no_place_that_asks_the_store_is_spared() -> None:
 
 def test_a_request_is_put_down_to_who_awaits_it() -> None:
     """Also when it is gathered, in a task of its own, or goes through wrappers and the memory of objects."""
-    places = {site.place for (site, _), _ in run_with(5).points.items()}
+    places = {site.place for (site, _), _ in run_with(5, covered=True).points.items()}
     assert {"logstore/follower.py:_fetch_segments", "logstore/writer.py:_fly", "logstore/roster.py:is_tail"} <= places
     assert {"logstore/follower.py:_fetch_segments", "logstore/writer.py:_fly", "logstore/keeper.py:_retire"} <= (
         known_places()

@@ -51,7 +51,7 @@ def main() -> int:
     failed: list[int] = []
     counts: Counter[str] = Counter()
     points: Counter[tuple[Site, str]] = Counter()
-    for outcome in _run_all(seeds, arguments.bug, arguments.jobs, kind):
+    for outcome in _run_all(seeds, arguments.bug, arguments.jobs, kind, covered=arguments.coverage):
         counts += outcome.counts
         points += outcome.points
         if outcome.problems:
@@ -99,28 +99,39 @@ def _kind(name: str) -> dict[str, Any]:
     return {"dest": "worlds", "action": "store_const", "const": name}
 
 
-def run_with(seed: int, bug: str | None = None, kind: type[World] | None = None, *, traced: bool = False) -> Outcome:
+def run_with(
+    seed: int,
+    bug: str | None = None,
+    kind: type[World] | None = None,
+    *,
+    traced: bool = False,
+    covered: bool = False,
+) -> Outcome:
     """Live through one seed, with the named bug planted if any."""
     with _silence(), planted(bug):
         if bug is None:
-            return run(seed, kind=kind, traced=traced)
+            return run(seed, kind=kind, traced=traced, covered=covered)
         return run(seed, BUGS[bug].circumstances, BUGS[bug].world, traced=traced)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
     """Storms make the library tell of trouble all the time; whoever runs after a world hears it again."""
-    logger = logging.getLogger("logstore")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    loggers = [logging.getLogger("logstore"), logging.getLogger("projections")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _run_all(seeds: range, bug: str | None, jobs: int, kind: type[World]) -> Iterator[Outcome]:
-    work = partial(run_with, bug=bug, kind=kind)
+def _run_all(
+    seeds: range, bug: str | None, jobs: int, kind: type[World], *, covered: bool = False
+) -> Iterator[Outcome]:
+    work = partial(run_with, bug=bug, kind=kind, covered=covered)
     if jobs == 1:
         yield from map(work, seeds)
         return

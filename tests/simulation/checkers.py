@@ -17,7 +17,7 @@ from logstore.keys import EntryKey, RetiredKey, SegmentKey, StoreKey, parse_key
 from logstore.testing.store import Request
 from tests.simulation.evidence import Evidence
 from tests.simulation.glimpses import VIEW_CHECKERS
-from tests.simulation.history import Append, History, Outcome, Stream
+from tests.simulation.history import Append, Attempt, History, Outcome, Stream
 from tests.simulation.retention import p11_retention_is_safe
 from tests.simulation.snapshots import p10_snapshots_are_the_fold
 from tests.simulation.truth import Truth
@@ -272,16 +272,26 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot, keepers, and who wants to lead, once: to see who does."""
-    surveyed: set[tuple[str, str]] = set()
+    """Nobody lists, but who opens a view or takes a snapshot, keepers, and who wants to lead: to see who does.
+
+    One who wants to lead looks once, and once more for each predecessor that it ended.
+    """
+    attempts, ended_s = defaultdict[str, list[Attempt]](list), dict[str, float]()
+    for attempt in evidence.history.attempts:
+        attempts[attempt.process].append(attempt)
+    looked_s = dict[tuple[Attempt, str], float]()
     for request in evidence.requests:
-        if request.process.startswith("keeper"):
+        if request.verb == "create" and request.key.startswith("log/") and request.landed:
+            ended_s[request.process] = request.sent_s
+        if request.verb != "list" or request.process.startswith("keeper"):
             continue
-        if request.verb == "list" and not request.key.startswith(("probe/", "snapshots/")):
-            if request.process.startswith("leader") and (request.process, request.key) not in surveyed:
-                surveyed.update({(request.process, request.key)} if request.outcome == "listed" else ())
-                continue
+        if request.key.startswith(("probe/", "snapshots/")):
+            continue
+        of = [each for each in attempts[request.process] if each.began_s <= request.sent_s <= each.ended_s]
+        if not of or ended_s.get(request.process, -1.0) < looked_s.get((of[0], request.key), -1.0):
             yield f"P14 a LIST: {request}"
+        elif request.outcome == "listed":
+            looked_s[of[0], request.key] = request.sent_s
 
 
 def _dropped(truth: Truth, stream: Stream) -> set[str]:

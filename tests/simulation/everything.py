@@ -37,6 +37,7 @@ class EverythingWorld(DocumentWorld, LeaderWorld):
         *DocumentWorld.projections,
         *LeaderWorld.projections,
     )
+    covered = True  # the seldomer a place has sent, the likelier something befalls it
     mark = "L"
     most = 2
 

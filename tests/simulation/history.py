@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +18,19 @@ from logstore.event import StoredEvent
 from logstore.frontier import Position
 from logstore.receipt import Receipt
 
-__all__ = ["Append", "Glimpse", "History", "Order", "Outcome", "Seen", "Stream", "Verdicts", "at_place", "name_of"]
+__all__ = [
+    "Append",
+    "Attempt",
+    "Glimpse",
+    "History",
+    "Order",
+    "Outcome",
+    "Seen",
+    "Stream",
+    "Verdicts",
+    "at_place",
+    "name_of",
+]
 
 Order = tuple[int, int, int, int]
 
@@ -133,6 +147,15 @@ class Verdicts(NamedTuple):
     told: tuple[str, ...]
 
 
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One attempt to lead, until it leads or gives up."""
+
+    process: str
+    began_s: float
+    ended_s: float = math.inf
+
+
 class History:
     """Everything observed in one run, in order. ``lines`` is for people and for the digest."""
 
@@ -146,6 +169,7 @@ class History:
         self.glimpses: list[Glimpse] = []
         self.verdicts: list[Verdicts] = []
         self.own_waits: list[tuple[str, float, float]] = []  # an id, and when its writer began and ended to wait for it
+        self.attempts: list[Attempt] = []
         self.trimmed: list[tuple[str, float]] = []  # who was told that something was retired, and when
         self.problems: list[str] = []  # what observers found wrong on the spot
         self.lines: list[str] = []
@@ -167,6 +191,16 @@ class History:
         """A reader was too slow, or began too late."""
         self.trimmed.append((process, self._time_s()))
         self.note(process, f"is told Trimmed: {error}")
+
+    @contextmanager
+    def attempt(self, process: str) -> Iterator[None]:
+        """While entered, the process tries to lead."""
+        attempt = Attempt(process, self._time_s())
+        self.attempts.append(attempt)
+        try:
+            yield
+        finally:
+            attempt.ended_s = self._time_s()
 
     def hear(self, process: str, ids: tuple[str, ...]) -> None:
         """The process knows of these events from now on: what it appends later comes after them."""

@@ -13,6 +13,7 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -234,9 +235,10 @@ class Leading:
             how = rng.choice([{"takeover": True}, {}])
             await actor.sleep(self._pause_s * 5)
         try:
-            async with DocumentStore.open(
-                log, writer=self._name, collections=COLLECTIONS, mode="exclusive", **how
-            ) as db:
+            store = DocumentStore.open(log, writer=self._name, collections=COLLECTIONS, mode="exclusive", **how)
+            async with AsyncExitStack() as stack:
+                with history.attempt(me):
+                    db = await stack.enter_async_context(store)
                 history.note(me, f"leads, by {how}")
                 self._world.terms += 1
                 self._serves = True
