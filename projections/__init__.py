@@ -20,21 +20,25 @@ a local file, one process's, and start from snapshots in the store. Not here: SQ
 
 from __future__ import annotations
 
-from projections.document import Collection
-from projections.document_store import DocumentStore, PastDocuments
-from projections.documents import Documents, WriteReceipt
-from projections.index import Index
-from projections.keep import KeepRound, keep
-from projections.past import PastView, diff
-from projections.projection import FoldFailed, Projection, Rejected
-from projections.query import Page, Plan
-from projections.snapshots import drop
-from projections.state import Rejection, Verdict
-from projections.table import Change
-from projections.tombstone import Tombstone
-from projections.transactions import Transaction
-from projections.view import View, ViewProgress, ViewStatistics
-from projections.watch import DocumentChange
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from projections.document import Collection
+    from projections.document_store import DocumentStore, PastDocuments
+    from projections.documents import Documents, WriteReceipt
+    from projections.index import Index
+    from projections.keep import KeepRound, keep
+    from projections.past import PastView, diff
+    from projections.projection import FoldFailed, Projection, Rejected
+    from projections.query import Page, Plan
+    from projections.snapshots import drop
+    from projections.state import Rejection, Verdict
+    from projections.table import Change
+    from projections.tombstone import Tombstone
+    from projections.transactions import Transaction
+    from projections.view import View, ViewProgress, ViewStatistics
+    from projections.watch import DocumentChange
 
 __all__ = [
     # What a user declares
@@ -68,3 +72,40 @@ __all__ = [
     "Page",
     "Plan",
 ]
+
+_MODULES: Final = {
+    "Collection": "document",
+    "DocumentStore": "document_store",
+    "PastDocuments": "document_store",
+    "Documents": "documents",
+    "WriteReceipt": "documents",
+    "Index": "index",
+    "KeepRound": "keep",
+    "keep": "keep",
+    "PastView": "past",
+    "diff": "past",
+    "FoldFailed": "projection",
+    "Projection": "projection",
+    "Rejected": "projection",
+    "Page": "query",
+    "Plan": "query",
+    "drop": "snapshots",
+    "Rejection": "state",
+    "Verdict": "state",
+    "Change": "table",
+    "Tombstone": "tombstone",
+    "Transaction": "transactions",
+    "View": "view",
+    "ViewProgress": "view",
+    "ViewStatistics": "view",
+    "DocumentChange": "watch",
+}
+
+if not TYPE_CHECKING:  # a type checker shall go on knowing what is here, and what is not
+
+    def __getattr__(name: str) -> Any:
+        """Each is loaded when it is asked for: ``logstore --help`` and one-noun programs need none or few of them."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from logstore import Survey
 from logstore.clock import stamp_ms
+
+if TYPE_CHECKING:
+    from logstore import Survey
 
 __all__ = ["UNSEEN", "duration", "moment", "on_one_line", "size", "why_not_settled"]
 

@@ -172,3 +172,17 @@ def test_importing_loads_nothing_that_looks_after_a_log() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set() True False"
+
+
+def test_importing_projections_loads_what_is_asked_for() -> None:
+    """Nothing before that, each name when it is asked for; the table has the names that are public, no other."""
+    script = (
+        "import sys, projections;"
+        "before = [m for m in sys.modules if m.startswith('projections.')];"
+        "projections.Index;"
+        "asked = 'projections.index' in sys.modules and 'projections.view' not in sys.modules;"
+        "all_ = [getattr(projections, name) for name in projections.__all__];"
+        "print(before, asked, sorted(projections._MODULES) == sorted(projections.__all__), hasattr(projections, 'No'))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[] True True False"
