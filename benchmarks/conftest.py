@@ -64,6 +64,7 @@ class Sizes:
     documents: int
     documents_found: int
     shared_documents: int
+    commits: int
     reads: int
     view_rounds: int
     agents: int
@@ -90,6 +91,7 @@ TINY = Sizes(
     documents=2_000,
     documents_found=12_600,
     shared_documents=40,
+    commits=30,
     reads=20,
     view_rounds=1,
     agents=100,
@@ -117,6 +119,7 @@ USUAL = Sizes(
     documents=100_000,
     documents_found=100_000,
     shared_documents=1_000,
+    commits=2_997,
     reads=5_000,
     view_rounds=5,
     agents=500,

@@ -28,6 +28,7 @@ SECTIONS = {
     "snapshots": "Views from a snapshot",
     "reads": "Reading a view",
     "documents": "Documents that many write",
+    "history": "A real history",
     "budget": "Views within a memory budget",
     "polling": "A control plane under its agents",
 }
