@@ -29,6 +29,8 @@ NAME_BYTES_MAX: Final = 200
 KEY_BYTES_MAX: Final = 1_024
 LEVELS_MAX: Final = 100  # maps and arrays in one another, the data itself included; recursion must bear it
 _PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})
+_MAPS: Final = frozenset({dict, MappingProxyType})
+_ARRAYS: Final = frozenset({list, tuple})
 _NO_DATA: Final = b"\xc0"
 _TEXT: Final = frozenset({str})
 _DICT: Final = frozenset({dict})
@@ -56,10 +58,11 @@ class Event(NamedTuple):
 
 def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS_MAX) -> None:
     """Raise InvalidArgument for what MessagePack would store but a reader could not use."""
-    if levels == 0 and isinstance(value, (Mapping, list, tuple)):
-        raise InvalidArgument(f"nested too deep key={shown(key)} in={field} levels={LEVELS_MAX}; flatten it")
-    if type(value) is dict or isinstance(value, Mapping):
-        for name, inner in value.items():
+    exactly = type(value)  # to ask whether something is a Mapping takes ten times as long
+    if exactly in _MAPS or (exactly not in _ARRAYS and exactly is not float and isinstance(value, Mapping)):
+        if levels == 0:
+            raise _nested_too_deep(key, field)
+        for name, inner in value.items():  # type: ignore[attr-defined]
             if type(name) is not str:
                 raise InvalidArgument(f"field names are text key={shown(key)} in={field} name={name!r:.40}")
             if type(inner) not in _PLAIN:
@@ -74,14 +77,20 @@ def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS
             f"extension types cannot be stored key={shown(key)} in={field} type={type(value).__name__}"
         )
     elif isinstance(value, (list, tuple)):
+        if levels == 0:
+            raise _nested_too_deep(key, field)
         for inner in value:
             if type(inner) not in _PLAIN:
                 _refuse_unstorable(inner, key, field, levels - 1)
 
 
+def _nested_too_deep(key: str, field: str) -> InvalidArgument:
+    return InvalidArgument(f"nested too deep key={shown(key)} in={field} levels={LEVELS_MAX}; flatten it")
+
+
 def _as_dict(value: object) -> object:
     """Let read-only mappings, such as those this library hands out, be stored again."""
-    if isinstance(value, Mapping):
+    if type(value) is MappingProxyType or isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, int):  # msgpack asks for it as for a type that it does not know
         raise TypeError("an integer needs more than 64 bits")

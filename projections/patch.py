@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgpack
+
+_MAPS: Final = frozenset({dict, MappingProxyType})
+_NO_MAPS: Final = frozenset({str, int, bool, float, bytes, tuple, list, type(None)})
 
 __all__ = ["is_same", "merge_patch", "patch_between", "thawed", "touches"]
 
@@ -16,15 +20,23 @@ def merge_patch(state: Any, patch: Any) -> Any:
     >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None, "e": 4}})
     {'a': 1, 'b': {'d': 3, 'e': 4}}
     """
-    if not isinstance(patch, Mapping):
+    if not _is_map(patch):
         return patch
-    merged = dict(state) if isinstance(state, Mapping) else {}
+    merged = dict(state) if _is_map(state) else {}
     for name, value in patch.items():
         if value is None:
             merged.pop(name, None)
-        else:
+        elif _is_map(value):
             merged[name] = merge_patch(merged.get(name), value)
+        else:
+            merged[name] = value
     return merged
+
+
+def _is_map(value: Any) -> bool:
+    """Whether it is a mapping. What is seen most is told by its type: to ask ``Mapping`` takes ten times as long."""
+    exactly = type(value)
+    return exactly not in _NO_MAPS and (exactly in _MAPS or isinstance(value, Mapping))
 
 
 def patch_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
