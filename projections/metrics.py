@@ -6,7 +6,7 @@ nobody else imports this. ``METRICS`` is the whole table; docs/observability.md 
 
 Invariants:
 - A scrape waits for nothing, and costs the store no request.
-- Counters only rise while the log, or the view, is open, whatever writers come and go.
+- Counters only rise while the log is open, whatever writers and views come and go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from logstore.background import inner
 from logstore.clock import stamp_ms
 from logstore.histogram import HistogramCounts
 from projections.keep import KeepRound
-from projections.view import ViewProgress, open_views
+from projections.view import ViewProgress, events_folded, open_views
 
 if TYPE_CHECKING:
     from logstore.sync import Log as SyncLog
@@ -235,17 +235,16 @@ class _Sheet:
 
     def _views(self, log: Log, now_ms: int) -> None:
         """One line for each projection; where several views of it are open, the one that is furthest behind."""
+        for (name, version), count in events_folded(log).items():
+            self._set("view_events_total", count, name, str(version))
         shown: dict[tuple[str, str], ViewProgress] = {}
-        folded: defaultdict[tuple[str, str], int] = defaultdict(int)
         for view in open_views(log):
             of, progress = (view.projection.name, str(view.projection.version)), view.progress()
-            folded[of] += progress.events_taken
             if of not in shown or progress.watermark < shown[of].watermark:
                 shown[of] = progress
         for labels, progress in shown.items():
             oldest = progress.oldest_pending
             self._set("view_rows", progress.rows, *labels)
-            self._set("view_events_total", folded[labels], *labels)
             self._set("view_pending_events", progress.pending_events, *labels)
             self._set("view_unticked_events", progress.unticked_events, *labels)
             self._set("view_unsettled_seconds", _age_s(now_ms, oldest) if oldest else 0, *labels)

@@ -19,12 +19,13 @@ import asyncio
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, overload
+from typing import Any, Final, NamedTuple, overload
 from weakref import WeakKeyDictionary, ref
 
 from logstore import (
@@ -55,7 +56,7 @@ from projections.state import Rejection, Verdict
 from projections.subscription import ChangeSubscription, RejectionSubscription
 from projections.table import Change, Table
 
-__all__ = ["View", "ViewProgress", "ViewStatistics", "open_views"]
+__all__ = ["View", "ViewProgress", "ViewStatistics", "events_folded", "open_views"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,13 +107,35 @@ class ViewProgress:
     cache_file_bytes: int
 
 
-_open_views: WeakKeyDictionary[Log, tuple[ref[View], ...]] = WeakKeyDictionary()
+class _OfLog(NamedTuple):
+    """The views of one log that are open in this process; of those that were, what they have folded. Replaced whole."""
+
+    views: tuple[ref[View], ...] = ()
+    folded: Mapping[tuple[str, int], int] = MappingProxyType({})
+
+    def open(self) -> list[View]:
+        views = [open_view() for open_view in self.views]
+        return [view for view in views if view is not None]
+
+
+_of_logs: WeakKeyDictionary[Log, _OfLog] = WeakKeyDictionary()
 
 
 def open_views(log: Log) -> list[View]:
     """The views of ``log`` that are open in this process, those of document stores too. Any thread may call."""
-    views = [open_view() for open_view in _open_views.get(log, ())]
-    return [view for view in views if view is not None]
+    return _of_logs.get(log, _OfLog()).open()
+
+
+def events_folded(log: Log) -> Counter[tuple[str, int]]:
+    """How many events this process has folded since it opened ``log``: by projection and version. Any thread may call.
+
+    By views that were closed, too: so it never falls.
+    """
+    of_log = _of_logs.get(log, _OfLog())
+    folded = Counter(of_log.folded)
+    for view in of_log.open():
+        folded[view.projection.name, view.projection.version] += view.progress().events_taken
+    return folded
 
 
 class View(Table):
@@ -217,15 +240,25 @@ class View(Table):
             raise
         if self._follows:
             self._task = asyncio.create_task(self._follow(), name=f"view {self._projection.name}")
-        _open_views[self._log] = (*map(ref, open_views(self._log)), ref(self))
+        of_log = _of_logs.get(self._log, _OfLog())
+        _of_logs[self._log] = of_log._replace(views=(*map(ref, of_log.open()), ref(self)))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        _open_views[self._log] = tuple(ref(view) for view in open_views(self._log) if view is not self)
+        self._close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None  # its end refers to its frames, and they to this view
+
+    def _close(self) -> None:
+        """Leave what it has folded behind. Once: who closes again has nothing more to leave."""
+        of_log = _of_logs.get(self._log, _OfLog())
+        if self not in (views := of_log.open()):
+            return
+        folded = Counter(of_log.folded)
+        folded[self._projection.name, self._projection.version] += self.progress().events_taken
+        _of_logs[self._log] = _OfLog(tuple(ref(view) for view in views if view is not self), folded)
 
     async def _start(self) -> None:
         """Begin where the newest snapshot ends, or at the beginning."""

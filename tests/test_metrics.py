@@ -166,7 +166,7 @@ async def test_the_linger_is_in_the_histogram(scene: Scene) -> None:
 
 @directed
 async def test_a_view_tells_how_far_it_is(scene: Scene) -> None:
-    """Rows, events folded, and since when something is not settled; closed, it is told of no more."""
+    """Rows, events folded, and since when something is not settled; closed, only of what it has folded."""
     labels = {"projection": "things", "version": "1"}
     machine = scene.machine("web")
     async with machine.open() as log, log.writer("web") as writer:
@@ -183,9 +183,13 @@ async def test_a_view_tells_how_far_it_is(scene: Scene) -> None:
             await view.settle()
             assert sample(registry, log, "logstore_view_pending_events", **labels) == 0
             assert sample(registry, log, "logstore_view_unsettled_seconds", **labels) == 0
-            async with View.open(log, Things()):
+            other = View.open(log, Things())
+            async with other:
                 assert sample(registry, log, "logstore_view_events_total", **labels) == 12
+            await other.__aexit__()
+            assert sample(registry, log, "logstore_view_events_total", **labels) == 12
         assert sample(registry, log, "logstore_view_rows", **labels) is None
+        assert sample(registry, log, "logstore_view_events_total", **labels) == 12
 
 
 async def test_a_scrape_may_come_from_any_thread() -> None:
