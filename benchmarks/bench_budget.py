@@ -48,7 +48,7 @@ def test_memory(once: Once[dict[str, int]], record: Record, sizes: Sizes, docume
 
 @dataclass(frozen=True)
 class Pair:
-    """Two views of one log, one with a budget. They are kept open as long as the benchmark runs."""
+    """Two views of one log, one with a budget. Closed, they go on showing what they held."""
 
     runner: asyncio.Runner
     url: str

@@ -124,7 +124,7 @@ def test_appends(once: Once[None], record: Record, sizes: Sizes, endpoint: str, 
     bytes_per_s, bare_bytes_per_s = (median(rate.bytes_per_s for rate in rates) for rates in (ours, theirs))
     work = f"append, {CALLERS} callers, {under_way} under way each"
     beside = f"a bare loop of PUTs, {FLIGHTS} at once"
-    record(Figure(work, events_per_s, puts_per_s, "events/s", beside, goal=100))
+    record(Figure(work, events_per_s, puts_per_s, "events/s", f"{beside}: PUTs/s, of a segment each", goal=100))
     record(Figure(f"{work}: segments", bytes_per_s, bare_bytes_per_s, "bytes/s", beside, goal=0.8))
 
 

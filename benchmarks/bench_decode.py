@@ -1,4 +1,4 @@
-"""Reading a million small events back: 1,000 segments of 1,000.
+"""Reading small events back, segments of 1,000: a million by ``make bench-full``, 300,000 by ``make bench``.
 
 decode          bytes in memory to columns, segment by segment
 replay columns  ``log.read().runs()`` from a local directory, newly opened; folded into a dict, key to payload

@@ -2,13 +2,13 @@
 
 store  from the first commit to the last, 100 commits at a time, durable; every document is visible when it is done
 size   what lies in the directory afterwards
-find   of each application in turn its twenty newest deployments, none changed since the last time
+find   of each application in turn its twenty newest deployments: never looked at before, and asked before
 
 Beside them:
 
-SQLite  WAL, synchronous=FULL: documents as msgpack, their id, and the two fields that are asked for with an index; a
-        transaction for 100 commits, each change replacing the whole document, as PipeCD does. Its documents are at
-        hand for the change, so it never reads
+SQLite  WAL, synchronous=FULL: documents as msgpack, their id, and the two fields that are asked for with an index,
+        which lies in its file; ours are built in memory. A transaction for 100 commits, each change replacing the
+        whole document, as PipeCD does. Its documents are at hand for the change, so it never reads
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Sqlite:
     QUERY: ClassVar = "SELECT data FROM deployments WHERE application_id = ? ORDER BY updated_at DESC, id LIMIT ?"
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = sqlite3.connect(path)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -72,20 +73,28 @@ class Sqlite:
         self._documents: dict[str, dict[str, Any]] = {}
 
     def store(self, events: list[Event]) -> None:
-        with self._connection:
+        def rows() -> Iterator[tuple[str, str, int, bytes]]:
             for event in events:
                 assert event.data is not None
                 self._documents[event.key] = document = {**self._documents.get(event.key, {}), **event.data}
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO deployments VALUES (?, ?, ?, ?)",
-                    (event.key, document["application_id"], document["updated_at"], msgpack.packb(document)),
-                )
+                yield event.key, document["application_id"], document["updated_at"], msgpack.packb(document)
+
+        with self._connection:
+            self._connection.executemany(
+                "INSERT INTO deployments VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at, data = excluded.data",
+                rows(),
+            )
 
     def find(self, application: str) -> list[dict[str, Any]]:
         return [msgpack.unpackb(data) for (data,) in self._connection.execute(self.QUERY, (application, PAGE))]
 
-    def close(self) -> None:
+    def size(self) -> int:
+        """Bytes of its file, with all that was written in it."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._path.stat().st_size
+
+    def close(self) -> None:
         self._connection.close()
 
 
@@ -148,12 +157,13 @@ def test_size(once: Once[int], record: Record, told: Told, *, url: str, sqlite: 
         return sum(path.stat().st_size for path in (directory / "log").rglob("*") if path.is_file())
 
     ours = once(bytes_in_log)
-    database = sum(path.stat().st_size for path in directory.glob("whole.db*"))
-    record(Figure(f"{told.name}: all that is stored", ours, database, "bytes", "SQLite's file", less=True))
+    beside = "SQLite's file, an index in it"
+    record(Figure(f"{told.name}: all that is stored", ours, sqlite.size(), "bytes", beside, less=True))
 
 
-def test_find(race: Race, sizes: Sizes, told: Told, url: str, sqlite: Sqlite) -> None:
-    """Napkin: a page that was asked before 5 us; SQLite and msgpack 5 us a row, a dozen rows on average."""
+@pytest.mark.parametrize("before", ["never looked at", "asked before"])
+def test_find(race: Race, sizes: Sizes, told: Told, *, url: str, sqlite: Sqlite, before: str) -> None:
+    """Napkin: a page that was asked before 5 us; else 6 us a row, SQLite and msgpack 4, a dozen rows on average."""
     with asyncio.Runner() as runner:
         log = logstore.open(url, read_only=True)
         runner.run(log.__aenter__())
@@ -166,11 +176,12 @@ def test_find(race: Race, sizes: Sizes, told: Told, url: str, sqlite: Sqlite) ->
         application = told.applications[0]
         assert [row["id"] for row in find(application)] == [row["id"] for row in sqlite.find(application)]
         race(
-            f"{told.name}: the newest {PAGE} of {len(told.applications)} applications, asked before",
+            f"{told.name}: the newest {PAGE} of {len(told.applications)} applications, {before}",
             lambda: [find(application) for application in told.applications],
             count=len(told.applications),
             unit="pages/s",
             rounds=sizes.view_rounds,
+            prepare=view._decoded.clear if before == "never looked at" else lambda: None,
             beside={"SQLite, index, msgpack": lambda: [sqlite.find(application) for application in told.applications]},
         )
         runner.run(opening.__aexit__(None, None, None))

@@ -54,7 +54,8 @@ class Stored:
             self._sqlite.executemany("INSERT INTO events (key, payload) VALUES (?, ?)", rows)
         self.eventsourced = Eventsourced(directory / "eventsourcing.db")
         self.eventsourced_count = self.count // 10
-        self.eventsourced.store(islice(status_events(self.count, keys), self.eventsourced_count))
+        first = islice(status_events(self.count, keys), self.eventsourced_count)
+        self.eventsourced.store(self.eventsourced.made(first))
 
     def close(self) -> None:
         self._sqlite.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -35,17 +35,22 @@ class Eventsourced:
         get_topic(StatusChanged)
         self._versions: dict[UUID, int] = {}
 
-    def store(self, events: Iterable[Event]) -> None:
-        mapper, versions, stored = self._application.mapper, self._versions, []
-        now = StatusChanged.create_timestamp()
+    def made(self, events: Iterable[Event]) -> list[StatusChanged]:
+        """The same as its own events, to be stored in this order; each once."""
+        versions, now, made = self._versions, StatusChanged.create_timestamp(), []
         for event in events:
             originator = uuid5(NAMESPACE_URL, event.key)
             versions[originator] = version = versions.get(originator, 0) + 1
             assert event.data is not None
-            changed = StatusChanged(originator_id=originator, originator_version=version, timestamp=now, **event.data)
-            stored.append(mapper.to_stored_event(changed))
-        for start in range(0, len(stored), BATCH):
-            self._application.recorder.insert_events(stored[start : start + BATCH])
+            made.append(
+                StatusChanged(originator_id=originator, originator_version=version, timestamp=now, **event.data)
+            )
+        return made
+
+    def store(self, events: Sequence[StatusChanged]) -> None:
+        encode, insert = self._application.mapper.to_stored_event, self._application.recorder.insert_events
+        for start in range(0, len(events), BATCH):
+            insert([encode(event) for event in events[start : start + BATCH]])
 
     def select_and_decode(self) -> int:
         """Go through its notification log, and make each notification the event that was stored."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "THE_GOAL", "Figure", "Run", "read_run", "record", "recorded_runs", "shown", "together"]
+__all__ = ["RESULTS", "THE_GOAL", "Figure", "Run", "read_run", "record", "recorded_runs", "shown"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -88,12 +88,16 @@ def shown(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The figures of a run, by the benchmark that they are of. ``about``: the machine, and versions."""
+    """The figures of a run, by the benchmark that they are of. ``about``: the machine, and versions.
+
+    ``circumstances``: for each benchmark the commit, the load and the disk, which differ where runs are put together.
+    """
 
     date: str
     sizes: str
     about: Mapping[str, str]
     figures: Mapping[str, list[Figure]]
+    circumstances: Mapping[str, str]
 
     def all(self) -> Iterator[Figure]:
         """Each figure."""
@@ -109,7 +113,10 @@ def read_run(path: Path) -> Run:
         group = Path(module).stem.removeprefix("bench_")
         for each in benchmark["extra_info"].get("figures", ()):
             figures.setdefault(group, []).append(Figure.from_json(each))
-    return Run(written["datetime"][:10], written["sizes"], written["about"], figures)
+    commit, about = written["commit_info"], dict(written["about"])
+    at = f"commit {commit['id'][:7]}{' and changes' if commit['dirty'] else ''}"
+    here = f"{at}; load {about.pop('load')}; {about.pop('disk')}"
+    return Run(written["datetime"][:10], written["sizes"], about, figures, dict.fromkeys(figures, here))
 
 
 def recorded_runs(directory: Path) -> list[Run]:
@@ -120,26 +127,24 @@ def recorded_runs(directory: Path) -> list[Run]:
 def record(run: Run, directory: Path) -> None:
     """Record a run: the figures and where they come from, without each round's seconds.
 
-    What was recorded on the same day, of the same sizes, stays where this run has nothing newer.
+    What was recorded on the same day, of the same sizes, stays of benchmarks that this run has not.
     """
     path = directory / f"{run.date}-{run.sizes}.json"
-    figures = together(_read(path).figures if path.exists() else {}, run.figures)
+    older = _read(path) if path.exists() else replace(run, figures={}, circumstances={})
+    figures = {**older.figures, **run.figures}
     shown = {group: [figure.to_json() for figure in figures] for group, figures in figures.items()}
-    written = {"date": run.date, "sizes": run.sizes, "about": dict(run.about), "figures": shown}
+    written = {
+        "date": run.date,
+        "sizes": run.sizes,
+        "about": dict(run.about),
+        "circumstances": {**older.circumstances, **run.circumstances},
+        "figures": shown,
+    }
     path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-
-
-def together(older: Mapping[str, list[Figure]], newer: Mapping[str, list[Figure]]) -> dict[str, list[Figure]]:
-    """The figures of both; of the same work beside the same, the newer."""
-    groups = {}
-    for group in (*older, *newer):
-        figures = {figure.name: figure for figure in (*older.get(group, ()), *newer.get(group, ()))}
-        groups[group] = list(figures.values())
-    return groups
 
 
 def _read(path: Path) -> Run:
     written = json.loads(path.read_text())
     groups = written["figures"].items()
     figures = {group: [Figure.from_json(each) for each in figures] for group, figures in groups}
-    return Run(written["date"], written["sizes"], written["about"], figures)
+    return Run(written["date"], written["sizes"], written["about"], figures, written["circumstances"])

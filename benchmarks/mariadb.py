@@ -1,8 +1,8 @@
 """The peer MariaDB: an instance of its own, with deployments as PipeCD lays them out in MySQL.
 
-A table of JSON, an id of sixteen bytes, columns generated from the JSON, and the indexes that PipeCD has on
-deployments: there is none on project and status together. The instance lives in a directory, answers on a socket in
-it, and holds everything in its buffer pool.
+A table of JSON, an id of sixteen bytes, columns generated from the JSON, three of them stored, and the indexes that
+PipeCD has on deployments: there is none on project and status together. The instance lives in a directory, answers on a
+socket in it, and holds everything in its buffer pool.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ START_S = 60
 BATCH = 1_000
 TEXTS = ("project_id", "application_id", "application_name", "piped_id", "deployment_chain_id")
 NUMBERS = ("kind", "status", "completed_at", "created_at", "updated_at")
+STORED = ("project_id", "created_at", "updated_at")
 INDEXES = (
     "application_id, updated_at DESC",
     "application_name, updated_at DESC",
@@ -46,6 +47,14 @@ def missing() -> str:
     if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
         return "mariadb-server is not installed"
     return "" if find_spec("pymysql") else "pymysql is not installed"
+
+
+def version() -> str:
+    """What is installed here; "" where nothing is."""
+    if missing():
+        return ""
+    said = subprocess.run(["mariadbd", "--no-defaults", "--version"], capture_output=True, text=True, check=True).stdout
+    return said.split("Ver ")[1].split("-")[0]
 
 
 @contextmanager
@@ -89,12 +98,16 @@ class MariaDB:
     def store(self, documents: Iterable[Mapping[str, Any]]) -> None:
         """Fill the table, then index it."""
         execute = self._cursor.execute
-        texts = [f"{name} VARCHAR(50) AS (IFNULL(JSON_VALUE(data, '$.{name}'), '')) STORED" for name in TEXTS]
-        numbers = [f"{name} INT AS (IFNULL(JSON_VALUE(data, '$.{name}'), 0)) STORED" for name in NUMBERS]
+        kinds = {**dict.fromkeys(TEXTS, ("VARCHAR(50)", "''")), **dict.fromkeys(NUMBERS, ("INT", "0"))}
+        generated = [
+            f"{name} {kind} AS (IFNULL(JSON_VALUE(data, '$.{name}'), {default}))"
+            f" {'STORED' if name in STORED else 'VIRTUAL'}"
+            for name, (kind, default) in kinds.items()
+        ]
         execute("CREATE DATABASE bench")
         execute("USE bench")
-        columns = ", ".join(["id BINARY(16) PRIMARY KEY", "data JSON NOT NULL", *texts, *numbers])
-        execute(f"CREATE TABLE deployment ({columns}) ENGINE=InnoDB CHARACTER SET ascii")
+        columns = ", ".join(["id BINARY(16) PRIMARY KEY", "data JSON NOT NULL", *generated])
+        execute(f"CREATE TABLE deployment ({columns}) ENGINE=InnoDB")
         rows = [(UUID(document["id"]).bytes, json.dumps(document)) for document in documents]
         for start in range(0, len(rows), BATCH):
             self._cursor.executemany("INSERT INTO deployment (id, data) VALUES (%s, %s)", rows[start : start + BATCH])

@@ -7,7 +7,7 @@ benchmarks only leaves the others as they were recorded last, with the day they 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.chart import Bar, Group, Ratio, bars, ratios
@@ -32,13 +32,15 @@ SECTIONS = {
     "budget": "Views within a memory budget",
     "polling": "A control plane under its agents",
 }
+SIZES = {"usual": "", "full": ", in full size"}
 INTRODUCTION = """\
 # Benchmarks
 
 Each line is what `benchmarks/bench_*.py` measured: ours and what stands beside it, in turns, in one run, on the same
-data. So read the ratios; rates are those of one machine on one day. *Durable* means synced to the disk. What stands in
-the way where a goal is missed, and what was tried, is in [performance](performance.md). `make bench` measures anew,
-`make bench-report` writes this page, `make bench-guard` compares the ratios with those recorded.
+data. So read the ratios; rates are those of one machine on one day, under the load and on the disk that each section
+names. *Durable* means synced to the disk. What stands in the way where a goal is missed, and what was tried, is in
+[performance](performance.md). `make bench` measures anew, `make bench-guard` compares the ratios with those recorded,
+`make bench-report` records them and writes this page.
 """
 
 
@@ -54,38 +56,40 @@ def main(arguments: Sequence[str]) -> None:
 def write_page(runs: Sequence[Run], docs: Path) -> None:
     """Write the page and its charts, of runs in the order of their days."""
     charts = {}
-    for group, title in SECTIONS.items():
-        if (run := newest(runs, group)) is None:
-            continue
+    for group, title, run in sections(runs):
         for name, draw in {"rates": rates_chart, "ratios": ratios_chart}.items():
             if chart := draw(title, run.figures[group]):
-                charts[f"bench-{group}-{name}.svg"] = chart
+                charts[_chart_name(group, run, name)] = chart
+    for path in (docs / "assets").glob("bench-*.svg"):
+        path.unlink()
     for name, chart in charts.items():
         (docs / "assets" / name).write_text(chart)
     (docs / "benchmarks.md").write_text(markdown(runs, charts))
 
 
-def newest(runs: Sequence[Run], group: str) -> Run | None:
-    """The last run that has figures of a benchmark."""
-    return next((run for run in reversed(runs) if group in run.figures), None)
+def sections(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
+    """Each benchmark, its title, and the last run that has figures of it; of each size."""
+    for group, title in SECTIONS.items():
+        for sizes, more in SIZES.items():
+            if run := next((run for run in reversed(runs) if run.sizes == sizes and group in run.figures), None):
+                yield group, title + more, run
+
+
+def _chart_name(group: str, run: Run, name: str) -> str:
+    return f"bench-{group}-{name}{'' if run.sizes == 'usual' else f'-{run.sizes}'}.svg"
 
 
 def markdown(runs: Sequence[Run], charts: Iterable[str]) -> str:
     """The page."""
     parts, shown_runs = [INTRODUCTION], list[Run]()
-    for group, title in SECTIONS.items():
-        run = newest(runs, group)
-        if run is None:
-            continue
+    for group, title, run in sections(runs):
         if run not in shown_runs:
             shown_runs.append(run)
-        parts.append(f"## {title}\n\n{_origin(run, group)}\n")
-        parts += [f"![{title}](assets/{name})\n" for name in charts if name.startswith(f"bench-{group}-")]
+        parts.append(f"## {title}\n\n{_origin(run, group)}\n{run.circumstances[group]}.\n")
+        names = [_chart_name(group, run, name) for name in ("rates", "ratios")]
+        parts += [f"![{title}](assets/{name})\n" for name in names if name in charts]
         parts.append("\n".join(table(run.figures[group])) + "\n")
-    parts.append(
-        "## Where they were measured\n\n"
-        "The runs of a day are put together, the newest figure of each; load and disk are those of the last run.\n"
-    )
+    parts.append("## Where they were measured\n")
     for run in shown_runs:
         about = "\n".join(f"- {name}: {text}" for name, text in run.about.items() if text)
         parts.append(f"{_origin(run)}\n\n{about}\n")

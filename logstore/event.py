@@ -143,7 +143,8 @@ class EventEncoder:
             and names.issuperset(types)
             and _TEXT.issuperset(map(type, keys))
             and all(map(str.isascii, keys))
-            and 1 <= min(map(len, keys)) <= max(map(len, keys)) <= KEY_BYTES_MAX
+            and all(keys)
+            and max(map(len, keys)) <= KEY_BYTES_MAX
             and _DICT.issuperset(map(type, data))
             and _TEXT.issuperset(map(type, chain.from_iterable(data)))
             and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, data))))

@@ -19,7 +19,10 @@ from benchmarks.report import ROOT, main, table, write_page
 
 FAST = Figure("append_many of 1,000", 600.0, 1_000.0, "events/s", "the limit", goal=0.5)
 SMALL = Figure("memory", 150.0, 100.0, "bytes", "its payload", less=True, goal=1.2)
-RUN = Run("2026-11-27", "usual", {"Python": "3.11"}, {"append": [FAST], "views": [SMALL]})
+HERE = "commit 0123456; load 0.5; fsync 400 us"
+RUN = Run(
+    "2026-11-27", "usual", {"Python": "3.11"}, {"append": [FAST], "views": [SMALL]}, {"append": HERE, "views": HERE}
+)
 
 
 def written_by_pytest(path: Path, run: Run) -> Path:
@@ -32,7 +35,8 @@ def written_by_pytest(path: Path, run: Run) -> Path:
     written = {
         "datetime": f"{run.date}T10:00:00+00:00",
         "sizes": run.sizes,
-        "about": dict(run.about),
+        "about": {**run.about, "load": "0.5", "disk": "fsync 400 us"},
+        "commit_info": {"id": "0123456789abcdef", "dirty": False},
         "benchmarks": benchmarks,
     }
     path.write_text(json.dumps(written))
@@ -65,6 +69,14 @@ def test_a_run_is_read_as_pytest_benchmark_wrote_it(tmp_path: Path) -> None:
     assert read_run(written_by_pytest(tmp_path / "run.json", RUN)) == RUN
 
 
+def test_a_run_of_changed_files_says_so(tmp_path: Path) -> None:
+    """Its commit alone would not give the same figures again."""
+    path = written_by_pytest(tmp_path / "run.json", RUN)
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({**written, "commit_info": {"id": "0123456789abcdef", "dirty": True}}))
+    assert read_run(path).circumstances["append"].startswith("commit 0123456 and changes; load")
+
+
 def test_what_was_recorded_is_read_back_in_the_order_of_days(tmp_path: Path) -> None:
     """The later day comes later, whichever was recorded first."""
     later = replace(RUN, date="2026-12-01")
@@ -74,12 +86,13 @@ def test_what_was_recorded_is_read_back_in_the_order_of_days(tmp_path: Path) -> 
 
 
 def test_a_run_of_some_benchmarks_leaves_the_others_of_that_day(tmp_path: Path) -> None:
-    """What it has is newer; what it has not stays."""
-    record(RUN, tmp_path)
+    """What it has is newer, and whole: what a benchmark no longer measures is gone. What it has not stays."""
+    record(replace(RUN, figures={"append": [FAST, replace(FAST, work="renamed")], "views": [SMALL]}), tmp_path)
     faster = replace(FAST, ours=700.0)
-    record(replace(RUN, figures={"append": [faster]}), tmp_path)
+    record(replace(RUN, figures={"append": [faster]}, circumstances={"append": "commit fedcba9"}), tmp_path)
     (recorded,) = recorded_runs(tmp_path)
     assert recorded.figures == {"append": [faster], "views": [SMALL]}
+    assert recorded.circumstances == {"append": "commit fedcba9", "views": HERE}
 
 
 @pytest.mark.parametrize(
@@ -108,9 +121,9 @@ def test_what_was_not_run_is_named_but_for_what_is_not_steady() -> None:
     ]
 
 
-@pytest.mark.parametrize(("ours", "status"), [(600.0, 0), (100.0, 1)])
+@pytest.mark.parametrize(("ours", "status"), [(601.0, 0), (100.0, 1), (600.0, 2)])
 def test_the_guard_fails_when_a_ratio_is_worse(tmp_path: Path, ours: float, status: int) -> None:
-    """Compared with the newest figure of runs of the same sizes."""
+    """Compared with the newest figure of runs of the same sizes; a run with what is recorded of it shows nothing."""
     record(replace(RUN, date="2026-11-01", figures={"append": [replace(FAST, ours=1.0)]}), tmp_path)
     record(RUN, tmp_path)
     record(replace(RUN, sizes="full", figures={"append": [replace(FAST, ours=1.0)]}), tmp_path)
@@ -122,8 +135,14 @@ def test_the_guard_says_when_there_is_nothing_to_compare(tmp_path: Path, capsys:
     """No run, or none recorded: status 2, and the next step."""
     assert guard.main([str(tmp_path / "absent")], tmp_path) == 2
     assert guard.main([str(written_by_pytest(tmp_path / "now", RUN))], tmp_path) == 2
+    record(RUN, tmp_path)
+    assert guard.main([str(written_by_pytest(tmp_path / "none", replace(RUN, figures={})))], tmp_path) == 2
     said = capsys.readouterr().err.splitlines()
-    assert [line.rpartition("; ")[2] for line in said] == ["make bench first", "make bench-report first"]
+    assert [line.rpartition("; ")[2] for line in said] == [
+        "make bench first",
+        "make bench-report first",
+        "make bench first",
+    ]
 
 
 def test_the_table_says_each_goal_and_whether_it_is_met() -> None:
@@ -139,17 +158,21 @@ def test_the_table_says_each_goal_and_whether_it_is_met() -> None:
 def test_the_page_has_a_section_and_its_charts_for_each_benchmark(tmp_path: Path) -> None:
     """Of the newest run that has it; each chart that the page shows is there."""
     (tmp_path / "assets").mkdir()
-    write_page([replace(RUN, date="2026-01-01", figures={"reads": [FAST], "append": []}), RUN], tmp_path)
+    (tmp_path / "assets" / "bench-gone-rates.svg").write_text("of a benchmark that is no more")
+    older = replace(RUN, date="2026-01-01", figures={"reads": [FAST], "append": []}, circumstances={"reads": "x"})
+    write_page([older, replace(RUN, sizes="full", figures={"append": [FAST]}), RUN], tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## Appending",
+        "## Appending, in full size",
         "## Views from a log",
         "## Reading a view",
         "## Where they were measured",
     ]
     shown = {line.split("(assets/")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
     assert shown == {path.name for path in (tmp_path / "assets").iterdir()}
-    assert len(shown) == 5
+    assert len(shown) == 7
+    assert f"{HERE}.\n" in page
 
 
 def test_a_run_of_tiny_sizes_is_not_reported(tmp_path: Path) -> None:
