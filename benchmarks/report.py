@@ -85,20 +85,20 @@ def markdown(runs: Sequence[Run], charts: Iterable[str]) -> str:
     for group, title, run in sections(runs):
         if run not in shown_runs:
             shown_runs.append(run)
-        parts.append(f"## {title}\n\n{_origin(run, group)}\n{run.circumstances[group]}.\n")
+        parts.append(f"## {title}\n\n{_origin(run, group)}, {run.circumstances[group]}.\n")
         names = [_chart_name(group, run, name) for name in ("rates", "ratios")]
         parts += [f"![{title}](assets/{name})\n" for name in names if name in charts]
         parts.append("\n".join(table(run.figures[group])) + "\n")
     parts.append("## Where they were measured\n")
     for run in shown_runs:
         about = "\n".join(f"- {name}: {text}" for name, text in run.about.items() if text)
-        parts.append(f"{_origin(run)}\n\n{about}\n")
+        parts.append(f"{_origin(run)}.\n\n{about}\n")
     return "\n".join(parts)
 
 
 def _origin(run: Run, group: str = "") -> str:
     target = "bench-ceph" if group == "ceph" else "bench-full" if run.sizes == "full" else "bench"
-    return f"{run.date}, `make {target}`."
+    return f"{run.date}, `make {target}`"
 
 
 def table(figures: Iterable[Figure]) -> list[str]:
@@ -116,10 +116,10 @@ def table(figures: Iterable[Figure]) -> list[str]:
 
 
 def rates_chart(title: str, figures: Iterable[Figure]) -> str:
-    """What each reaches that is measured by the second; "" where nothing is."""
+    """What each reaches that is counted by the second; "" where nothing is. Bytes have no place on the same axis."""
     groups: dict[str, dict[str, Bar]] = {}
     for figure in figures:
-        if figure.unit.endswith("/s") and figure.beside != THE_GOAL:
+        if figure.unit.endswith("/s") and figure.unit != "bytes/s" and figure.beside != THE_GOAL:
             group = groups.setdefault(figure.work, {"": Bar("logstore", figure.ours, True)})
             group[figure.beside] = Bar(figure.beside, figure.theirs, False)
     return bars(title, "a second", [Group(work, [*each.values()]) for work, each in groups.items()]) if groups else ""
