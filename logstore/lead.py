@@ -175,19 +175,26 @@ class Lead:
         """Become the leader; return once the predecessor has ended and was read.
 
         Where another leads: ``standby`` waits until it has ended, or was silent for its seal time; ``takeover`` ends it
-        at once; else Conflict, unless it has been silent long enough already. Cost: to read to the tail, an entry;
-        about six requests to seal. Raises InvalidArgument where its kinds are led in other sets; Fenced where another
-        took over meanwhile; ClockSkew, Missing, Unavailable.
+        at once; else Conflict, unless it has been silent long enough already, for which all open sessions are looked at
+        once. Cost: to read to the tail, an entry; about six requests to seal; that look, one ``log.seal``. Raises
+        InvalidArgument where its kinds are led in other sets; Fenced where another took over meanwhile; ClockSkew,
+        Missing, Unavailable.
         """
         if self._acquired or self._closing:
             raise InvalidArgument(f"a lead is acquired once writer={self.name}; make another: log.lead(…)")
         self._acquired = True
-        follower = await self._follow()
+        follower, sealed = await self._follow(), False
         while True:
             await follower.refresh()
             holder = self._holder(follower.frontier.last)
             if holder is not None and holder in follower.frontier.sessions and not takeover:
-                await self._let_end(follower, holder, standby)
+                if standby:
+                    await _end_of(holder, follower)
+                elif sealed:  # whoever leads now was not silent, or began after we looked
+                    raise self._led_by(follower.frontier.sessions[holder])
+                else:
+                    await self._seal_silent_now()
+                    sealed = True
                 continue
             opened = await self._roster.post(partial(self._open_after, holder))
             if opened is not None:
@@ -220,21 +227,11 @@ class Lead:
             return None
         return Open(self.name, self._settings.idle_ms, self._seal_ms, 1, Exclusive(self.kinds, holder))
 
-    async def _let_end(self, follower: Follower, holder: Address, standby: bool) -> None:
-        """Return when the leader's session has ended; Conflict where it lives and we are not to wait."""
-        if standby:
-            with follower.wanting_settled():
-                while holder in follower.frontier.sessions:
-                    await follower.changed().wait()
-            return
-        await self._seal_silent_now()
-        await follower.refresh()
-        if holder in follower.frontier.sessions:
-            leader = follower.frontier.sessions[holder].id.writer
-            raise Conflict(
-                f"another process leads writer={leader} kinds={list(self.kinds)};"
-                " wait as a standby, or take over from it"
-            )
+    def _led_by(self, session: OpenSession) -> Conflict:
+        return Conflict(
+            f"another process leads writer={session.id.writer} kinds={list(self.kinds)};"
+            " wait as a standby, or take over from it"
+        )
 
     async def _end_predecessors(self, follower: Follower, own: Address) -> None:
         """Seal whoever led before us at its tail, however often it is faster; return when its final was read.
@@ -569,3 +566,10 @@ def _hear(answer: asyncio.Future[Any]) -> None:
     """Whoever waits for an answer may be cancelled: then nobody else hears what became of it, and nobody need."""
     if not answer.cancelled():
         answer.exception()
+
+
+async def _end_of(holder: Address, follower: Follower) -> None:
+    """Return when a session has ended: by itself, or sealed by whoever wants things settled."""
+    with follower.wanting_settled():
+        while holder in follower.frontier.sessions:
+            await follower.changed().wait()

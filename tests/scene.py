@@ -249,6 +249,10 @@ class Rule:
     met: int = 0
 
 
+async def _nothing() -> None:
+    """A listing is done as it is read; the script acts before."""
+
+
 class Script:
     """A FileStore that does what the script says, and otherwise what the store within does."""
 
@@ -277,7 +281,7 @@ class Script:
         return blob
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
-        self.asked.append(("list", prefix))
+        await self._call("list", prefix, _nothing)
         async for listed in self._store.list(prefix, after):
             yield listed
 

@@ -43,14 +43,3 @@ def test_an_attempt_to_lead_looks_once() -> None:
     assert complaints(first, again, later, attempts=((0.0, 9.0),)) == 2
     assert complaints(first, later, attempts=((0.0, 3.0), (5.0, 9.0))) == 0
     assert complaints(first, later, attempts=((0.0, 3.0),)) == 1
-
-
-def test_who_ended_a_predecessor_looks_once_more() -> None:
-    """Another may have taken over meanwhile, and be silent, too: seed 400205 of worlds with everything."""
-    first, again = request(1.0, "leader0.1"), request(3.0, "leader0.1")
-    before, final = (
-        request(sent_s, "leader0.1", "create", "log/web/0000000001/0000000001/0000000004") for sent_s in (0.5, 2.0)
-    )
-    assert complaints(first, final, again, attempts=((0.0, 9.0),)) == 0
-    assert complaints(first, final, again, request(4.0, "leader0.1"), attempts=((0.0, 9.0),)) == 1
-    assert complaints(before, first, again, attempts=((0.0, 9.0),)) == 1

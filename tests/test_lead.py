@@ -187,6 +187,22 @@ async def test_beside_a_healthy_leader_an_opener_is_refused(scene: Scene) -> Non
 
 
 @directed
+async def test_an_opener_looks_once_however_often_the_lead_changes_meanwhile(scene: Scene) -> None:
+    """Who leads after its look began then, so it is not silent: Conflict. Seeds 400205 and 813039 looked again."""
+    async with troupe(scene) as t:
+        a, c = await t.lead("a"), t.begin("c", standby=True)
+        gate, b = Gate(), t.begin("b")
+        b.script.on("list", "log/", gate.before)
+        await gate.met()
+        await a.end()
+        await c.until_it_leads()
+        gate.open()
+        with pytest.raises(Conflict, match="writer=c"):
+            await b.until_it_leads()
+        assert b.script.count("list", "log/") == b.script.count("list", "roster/") == 1
+
+
+@directed
 async def test_a_silent_leader_is_taken_over_by_an_opener_at_once(scene: Scene) -> None:
     """An opener finds it silent for its seal time, by the store's times, and leads without any wait."""
     async with troupe(scene) as t:

@@ -272,26 +272,21 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot, keepers, and who wants to lead: to see who does.
-
-    One who wants to lead looks once, and once more for each predecessor that it ended.
-    """
-    attempts, ended_s = defaultdict[str, list[Attempt]](list), dict[str, float]()
+    """Nobody lists, but who opens a view or takes a snapshot, keepers, and each attempt to lead, once."""
+    attempts = defaultdict[str, list[Attempt]](list)
     for attempt in evidence.history.attempts:
         attempts[attempt.process].append(attempt)
-    looked_s = dict[tuple[Attempt, str], float]()
+    looked = set[tuple[Attempt, str]]()
     for request in evidence.requests:
-        if request.verb == "create" and request.key.startswith("log/") and request.landed:
-            ended_s[request.process] = request.sent_s
         if request.verb != "list" or request.process.startswith("keeper"):
             continue
         if request.key.startswith(("probe/", "snapshots/")):
             continue
         of = [each for each in attempts[request.process] if each.began_s <= request.sent_s <= each.ended_s]
-        if not of or ended_s.get(request.process, -1.0) < looked_s.get((of[0], request.key), -1.0):
+        if not of or (of[0], request.key) in looked:
             yield f"P14 a LIST: {request}"
         elif request.outcome == "listed":
-            looked_s[of[0], request.key] = request.sent_s
+            looked.add((of[0], request.key))
 
 
 def _dropped(truth: Truth, stream: Stream) -> set[str]:
