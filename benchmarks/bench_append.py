@@ -214,7 +214,7 @@ def test_append_by_callers_at_once(
         count=len(events),
         beside={
             "bare asyncio, nothing stored": Peer(lambda: runner.run(wait_for_futures()), at_least=0.5, steady=False),
-            "the bare limit, all in one": lambda: limit.append_many(events),
+            "the bare limit, all in one": Peer(lambda: limit.append_many(events), steady=False),
             "SQLite, one commit an event": Peer(append_to_sqlite, at_least=6, steady=False),
             "SlateDB, concurrent puts, not synced": Peer(
                 lambda: runner.run(slated.put_all(events)), at_least=6, steady=False

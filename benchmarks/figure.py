@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +97,6 @@ class Run:
     about: Mapping[str, str]
     figures: Mapping[str, list[Figure]]
     circumstances: Mapping[str, str]
-
-    def all(self) -> Iterator[Figure]:
-        """Each figure."""
-        return chain.from_iterable(self.figures.values())
 
 
 def read_run(path: Path) -> Run:

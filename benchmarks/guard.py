@@ -58,13 +58,18 @@ def main(arguments: Sequence[str], results: Path = RESULTS) -> int:
     if not run.figures or all(groups.get(group) == figures for group, figures in run.figures.items()):
         print(f"nothing new to compare path={path}; make bench first", file=sys.stderr)
         return 2
-    before, now = [each for group in groups.values() for each in group], list(run.all())
-    for line in not_run(before, now):
-        print(f"not run: {line}")
-    found = worse(before, now)
+    if others := sorted(groups.keys() - run.figures.keys()):
+        print(f"not run: {', '.join(others)}")
+    found, count = list[str](), 0
+    for group, now in run.figures.items():
+        before = groups.get(group, [])
+        for line in not_run(before, now):
+            print(f"not in this run: {line}")
+        found += worse(before, now)
+        count += len(now)
     for line in found:
         print(f"worse: {line}")
-    print(f"{len(now)} figures, {len(found)} worse by more than {TOLERANCE:g} times")
+    print(f"{count} figures, {len(found)} worse by more than {TOLERANCE:g} times")
     return 1 if found else 0
 
 

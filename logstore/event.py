@@ -63,7 +63,7 @@ def _refuse_unstorable(value: object, key: str, field: str, levels: int = LEVELS
         if levels == 0:
             raise _nested_too_deep(key, field)
         for name, inner in value.items():  # type: ignore[attr-defined]
-            if type(name) is not str:
+            if not isinstance(name, str):
                 raise InvalidArgument(f"field names are text key={shown(key)} in={field} name={name!r:.40}")
             if type(inner) not in _PLAIN:
                 _refuse_unstorable(inner, key, field, levels - 1)
@@ -146,7 +146,7 @@ class EventEncoder:
             and all(keys)
             and max(map(len, keys)) <= KEY_BYTES_MAX
             and _DICT.issuperset(map(type, data))
-            and _TEXT.issuperset(map(type, chain.from_iterable(data)))
+            and _TEXT.issuperset(map(type, set().union(*data)))
             and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, data))))
             and metas.count(None) == len(metas)
         )

@@ -106,7 +106,7 @@ def test_data_is_taken_when_appended() -> None:
 
 
 def test_kin_of_plain_types_are_stored_as_these() -> None:
-    """Ordered dictionaries, mapping proxies, tuples, enums and byte arrays are what they look like."""
+    """Ordered dictionaries, mapping proxies, tuples, enums, also as names, and byte arrays are what they look like."""
 
     class Colour(StrEnum):
         RED = "red"
@@ -122,6 +122,11 @@ def test_kin_of_plain_types_are_stored_as_these() -> None:
         "e": b"x",
         "f": math.inf,
     }
+    named = [Event("k", "d", "t", {"red": 1}), Event("k", "d", "t", {Colour.RED: 1})]
+    encoder = EventEncoder()
+    for _ in range(2):
+        first, second = encoder.encode_all(named)
+        assert first == second == encoder.encode(named[1])
 
 
 loop: dict[str, Any] = {}
