@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from projections.document_store import DocumentStore, PastDocuments
     from projections.documents import Documents, WriteReceipt
     from projections.index import Index
-    from projections.keep import KeepRound, keep
     from projections.past import PastView, diff
     from projections.projection import FoldFailed, Projection, Rejected
     from projections.query import Page, Plan
+    from projections.rounds import KeepRound, keep
     from projections.snapshots import drop
     from projections.state import Rejection, Verdict
     from projections.table import Change
@@ -80,8 +80,8 @@ _MODULES: Final = {
     "Documents": "documents",
     "WriteReceipt": "documents",
     "Index": "index",
-    "KeepRound": "keep",
-    "keep": "keep",
+    "KeepRound": "rounds",
+    "keep": "rounds",
     "PastView": "past",
     "diff": "past",
     "FoldFailed": "projection",

@@ -23,7 +23,7 @@ from logstore import InvalidArgument, Log, LogStatistics, StoreStatistics
 from logstore.background import inner
 from logstore.clock import stamp_ms
 from logstore.histogram import HistogramCounts
-from projections.keep import KeepRound
+from projections.rounds import KeepRound
 from projections.view import ViewProgress, events_folded, open_views
 
 if TYPE_CHECKING:

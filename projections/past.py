@@ -86,8 +86,8 @@ class PastView(Table):
     async def _start(self) -> Reader:
         """A reader from the last snapshot before the moment, whose rows are loaded now, or from the beginning."""
         records = await self._log.snapshots.records(self._projection.registration().key)
-        reader, _ = await begin(self._state, self._log, records, self._log.read, self.damage, at=self._at)
-        return reader
+        begun = await begin(self._state, self._log, records, self._log.read, self.damage, at=self._at)
+        return begun.reader
 
     async def _read_on(self, reader: Reader, at: int, later: Callable[[Run], None] | None = None) -> None:
         """Take in what is stamped at or below ``at``; refuse where that is not settled. ``later`` gets all that is."""

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from logstore import InvalidArgument, Log, Reader, StaleStore, Trimmed, Unavailable
 from logstore.aside import retrieve
@@ -32,7 +32,7 @@ from projections.layout import Layout
 from projections.projection import Projection
 from projections.state import Since, State
 
-__all__ = ["Cut", "Snapshotter", "begin", "differences", "drop", "require_history"]
+__all__ = ["Begun", "Cut", "Snapshotter", "begin", "differences", "drop", "require_history"]
 
 T = TypeVar("T")
 AT_ONCE: Final = 8  # chunks fetched, or created, at a time
@@ -58,6 +58,14 @@ async def drop(log: Log, projection: Projection) -> bool:
     return await log.snapshots.register(replace(registration, registered=False), records)
 
 
+class Begun(NamedTuple):
+    """A reader that goes on from a snapshot, if there was one; and where its rows lie, if that was to be kept."""
+
+    reader: Reader
+    manifest: Manifest | None = None
+    layout: Layout | None = None
+
+
 async def begin(
     state: State,
     log: Log,
@@ -66,8 +74,11 @@ async def begin(
     damage: list[LogStoreError],
     *,
     at: int = STAMP_MAX,
-) -> tuple[Reader, Manifest | None]:
+    to_build_on: bool = False,
+) -> Begun:
     """A reader that goes on from the newest whole snapshot at or before a stamp, whose rows ``state`` has then.
+
+    ``to_build_on``: where they lie is kept, and the state notes what changes, so that the next snapshot costs no more.
 
     From the beginning where there is none. What was wrong with those passed over is noted in ``damage``. What was
     collected while it was read is not wrong: then there is a newer one. Cost: a GET for each manifest asked for, one
@@ -82,7 +93,8 @@ async def begin(
             manifest = await snapshots.manifest(key)
             if manifest.stamp > at:
                 continue
-            rows = await _load_rows(snapshots, manifest, state.new_rows())
+            layout = Layout() if to_build_on else None
+            rows = await _load_rows(snapshots, manifest, state.new_rows(), layout)
             reader = read(manifest.position(log.identity.id))
             await reader.begin()
         except (Corrupt, Missing, StaleStore, Trimmed) as error:
@@ -92,9 +104,11 @@ async def begin(
             left = [key for key in there.manifests if key not in tried]
         else:
             state.load(rows, manifest.stamp, manifest.verdicts)
-            return reader, manifest
+            if to_build_on:
+                state.take_since()
+            return Begun(reader, manifest, layout)
     await require_history(log, damage)
-    return read(None), None
+    return Begun(read(None))
 
 
 async def require_history(log: Log, damage: Sequence[LogStoreError] = ()) -> None:
@@ -200,6 +214,10 @@ class Snapshotter:
         self.rows_written = 0
         self.damaged: set[ManifestKey] = set()
 
+    def go_on_from(self, manifest: Manifest, layout: Layout) -> None:
+        """The rows to come began as those of this snapshot, and what has changed since is known."""
+        self._last, self._layout = manifest, layout
+
     def may_build_at(self, point: Entry) -> bool:
         """Whether the manifest that a point names, if any, is not known as damaged."""
         return _built_on(point, self._fold) not in self.damaged
@@ -208,7 +226,8 @@ class Snapshotter:
         """Write the snapshot of a point, unless it is there, and return its manifest.
 
         Cost: a PUT per chunk written and one for the manifest; a GET per chunk of the manifest built on where that is
-        not the last one that this snapshotter wrote. Raises Corrupt, Missing, LimitExceeded, Unavailable.
+        not the last one that this snapshotter wrote, or went on from. Raises Corrupt, Missing, LimitExceeded,
+        Unavailable.
         """
         base = _built_on(cut.entry, self._fold)
         last, layout, self._layout = self._last, self._layout, None

@@ -42,13 +42,13 @@ from projections.documents import MODIFY_ATTEMPTS_MAX, T
 from projections.documents import Documents as AsyncDocuments
 from projections.documents import WriteReceipt as AsyncWriteReceipt
 from projections.index import Index
-from projections.keep import PAUSE_MS, SNAPSHOT_MS, KeepRound
-from projections.keep import keep as async_keep
 from projections.past import Moment
 from projections.past import PastView as AsyncPastView
 from projections.past import diff as async_diff
 from projections.projection import FoldFailed, Projection, Rejected
 from projections.query import Page, Plan, Where
+from projections.rounds import PAUSE_MS, SNAPSHOT_MS, KeepRound
+from projections.rounds import keep as async_keep
 from projections.snapshots import drop as async_drop
 from projections.state import Rejection, Verdict
 from projections.table import Change
@@ -109,6 +109,7 @@ class View(Face[AsyncView]):
         projection: Projection,
         *,
         follow: bool = False,
+        snapshots: bool = False,
         memory_bytes_max: int | None = None,
         cache_directory: str | os.PathLike[str] | None = None,
     ) -> View: ...
@@ -130,6 +131,7 @@ class View(Face[AsyncView]):
         projection: Projection,
         *,
         follow: bool = False,
+        snapshots: bool = False,
         at: Moment | None = None,
         memory_bytes_max: int | None = None,
         cache_directory: str | os.PathLike[str] | None = None,
@@ -139,6 +141,9 @@ class View(Face[AsyncView]):
         It starts from the newest snapshot that is whole; what was wrong with newer ones is in ``damage``. Where the log
         may write, the projection is registered: retention heeds it from then on. With ``at`` (a stamp, a time with its
         zone, a settled reader's position) it shows the rows as they were then, and does not move.
+
+        ``snapshots`` is for one that will write some: it remembers where the rows lie in the snapshot that it starts
+        from (50 bytes a row), and what changes, so that its first snapshot costs as little as its later ones.
 
         With ``memory_bytes_max`` about so many bytes of rows are in memory, keys and indexes not counted; the others
         lie compressed in a file without a name, in ``cache_directory`` or where temporary files belong, for as long as
@@ -156,6 +161,7 @@ class View(Face[AsyncView]):
             inner(log),
             projection,
             follow=follow,
+            snapshots=snapshots,
             at=at,
             memory_bytes_max=memory_bytes_max,
             cache_directory=cache_directory,
@@ -221,7 +227,10 @@ class View(Face[AsyncView]):
 
     @property
     def rows_changed(self) -> int | None:
-        """How many rows have changed, settled ones, since this view's last snapshot; None: not known. Cost: none."""
+        """How many rows have changed, settled ones, since this view's last snapshot; None: not known. Cost: none.
+
+        With ``snapshots=True``, before its first: since the one that it started from.
+        """
         return self._look(lambda: self._inner.rows_changed)
 
     def statistics(self) -> ViewStatistics:

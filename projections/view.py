@@ -154,6 +154,7 @@ class View(Table):
         projection: Projection,
         *,
         follow: bool = False,
+        snapshots: bool = False,
         memory_bytes_max: int | None = None,
         cache_directory: str | os.PathLike[str] | None = None,
     ) -> View: ...
@@ -175,6 +176,7 @@ class View(Table):
         projection: Projection,
         *,
         follow: bool = False,
+        snapshots: bool = False,
         at: Moment | None = None,
         memory_bytes_max: int | None = None,
         cache_directory: str | os.PathLike[str] | None = None,
@@ -184,6 +186,9 @@ class View(Table):
         It starts from the newest snapshot that is whole; what was wrong with newer ones is in ``damage``. Where the log
         may write, the projection is registered: retention heeds it from then on. With ``at`` (a stamp, a time with its
         zone, a settled reader's position) it shows the rows as they were then, and does not move.
+
+        ``snapshots`` is for one that will write some: it remembers where the rows lie in the snapshot that it starts
+        from (50 bytes a row), and what changes, so that its first snapshot costs as little as its later ones.
 
         With ``memory_bytes_max`` about so many bytes of rows are in memory, keys and indexes not counted; the others
         lie compressed in a file without a name, in ``cache_directory`` or where temporary files belong, for as long as
@@ -198,12 +203,15 @@ class View(Table):
         projection.check()
         budget = MemoryBudget(memory_bytes_max, cache_directory)
         if at is None:
-            return cls(log, projection, follow=follow, budget=budget)
-        if follow:
-            raise InvalidArgument("a view of the past does not follow follow=True; leave out follow, or at")
+            return cls(log, projection, follow=follow, snapshots=snapshots, budget=budget)
+        if follow or snapshots:
+            given = "follow=True" if follow else "snapshots=True"
+            raise InvalidArgument(f"a view of the past does not follow, nor write {given}; leave it out, or at")
         return PastView(log, projection, at, budget)
 
-    def __init__(self, log: Log, projection: Projection, *, follow: bool, budget: MemoryBudget) -> None:
+    def __init__(
+        self, log: Log, projection: Projection, *, follow: bool, snapshots: bool, budget: MemoryBudget
+    ) -> None:
         super().__init__(projection, log.identity.id, budget)
         self._log = log
         fold: dict[str, Any] = {"projection": projection.name, "version": projection.version}
@@ -212,6 +220,7 @@ class View(Table):
         self._reader: Reader = log.follow()
         self._trail: SettledTrail  # from ``_start`` on
         self._follows = follow
+        self._writes_snapshots = snapshots
         self._taking = asyncio.Lock()
         self._snapshotting = asyncio.Lock()
         self._snapshotter = Snapshotter(log.snapshots, projection.registration().key, budget.new_rows)
@@ -271,7 +280,11 @@ class View(Table):
                 self._is_new = await snapshots.register(registration, records) and not records.manifests
             except (Corrupt, Missing) as error:
                 self.damage.append(error)
-        self._reader, begun = await begin(self._state, self._log, records, self._log.follow, self.damage)
+        self._reader, begun, layout = await begin(
+            self._state, self._log, records, self._log.follow, self.damage, to_build_on=self._writes_snapshots
+        )
+        if begun is not None and layout is not None:
+            self._snapshotter.go_on_from(begun, layout)
         await self._reader.begin()
         self._trail = self._reader.keep_trail()
         passed_over = (key for key in records.manifests if begun is None or key.point > begun.point)
@@ -487,7 +500,10 @@ class View(Table):
 
     @property
     def rows_changed(self) -> int | None:
-        """How many rows have changed, settled ones, since this view's last snapshot; None: not known. Cost: none."""
+        """How many rows have changed, settled ones, since this view's last snapshot; None: not known. Cost: none.
+
+        With ``snapshots=True``, before its first: since the one that it started from.
+        """
         return self._state.changed_since_cut
 
     def statistics(self) -> ViewStatistics:

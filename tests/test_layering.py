@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import logstore
+import projections
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,7 +55,7 @@ LAYERS = {
         "table snapshots document model",
         "past subscription",
         "view testing",
-        "claims watch keep transactions",
+        "claims watch rounds transactions",
         "documents metrics",
         "document_store demo",
         "console exposition",
@@ -172,6 +177,13 @@ def test_importing_loads_nothing_that_looks_after_a_log() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set() True False"
+
+
+@pytest.mark.parametrize("window", [logstore, projections], ids=lambda window: window.__name__)
+def test_no_public_name_is_that_of_a_module(window: ModuleType) -> None:
+    """Whoever imports a module sets its name in the package, so a name loaded later would be the module instead."""
+    modules = {module.name for module in pkgutil.iter_modules(window.__path__)}
+    assert not modules & {*window.__all__}
 
 
 def test_importing_projections_loads_what_is_asked_for() -> None:

@@ -172,6 +172,8 @@ def test_what_is_no_moment_is_refused(at: Any) -> None:
                 View.open(log, Things(), at=at)
             with pytest.raises(InvalidArgument, match="does not follow"):
                 View.open(log, Things(), at=1, follow=True)  # type: ignore[call-overload]
+            with pytest.raises(InvalidArgument, match="nor write snapshots=True"):
+                View.open(log, Things(), at=1, snapshots=True)  # type: ignore[call-overload]
 
     scene.loop.run_until_complete(play())
     scene.loop.close()

@@ -42,7 +42,7 @@ SHOWN: Final = [
 
 
 def found(name: str) -> object:
-    """What a dotted name means. ``projections.keep`` is a function; in ``projections.keep.keep`` it is its module."""
+    """What a dotted name means."""
     module, _, last = name.rpartition(".")
     return getattr(importlib.import_module(module), last)
 

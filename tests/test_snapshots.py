@@ -12,6 +12,7 @@ import pytest
 from logstore import Event, StoredEvent, Trimmed
 from logstore.errors import Corrupt, InvalidArgument, Missing, Unavailable
 from logstore.keys import ChunkKey, ManifestKey, RegistrationKey, parse_key
+from logstore.manifest import Manifest
 from projections import Projection, Rejected, View, drop
 from tests.scene import Gate, Scene, directed, quick, refuse, until
 
@@ -129,6 +130,41 @@ async def test_the_next_snapshot_writes_what_has_changed(scene: Scene, monkeypat
     async with scene.machine("reader").open(read_only=True) as log, View.open(log, Things()) as view:
         assert view.digest() == digest
         assert view.get("t-0500") is None
+
+
+@directed
+async def test_a_view_that_is_to_write_snapshots_goes_on_from_the_one_it_began_at(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first costs what has changed: it asks for no chunk again, and writes what a view that compares all writes."""
+    monkeypatch.setattr("projections.layout.CHUNK_BYTES_MAX", 2_000)
+    monkeypatch.setattr("projections.layout.SMALL_BYTES", 1_000)
+    monkeypatch.setattr("projections.layout.FREE_ROWS", 10)
+    async with scene.machine("web").open() as log, log.writer("web") as writer, View.open(log, Things()) as view:
+        await writer.append_many([thing(number) for number in range(1_000)])
+        await view.snapshot()
+        await writer.append_many([thing(1, x=1), thing(999, x=1), Event("Thing", "t-0500", "deleted", None)])
+    goes_on, compares = scene.machine("goes-on"), scene.machine("compares")
+    async with (
+        goes_on.open() as one_log,
+        compares.open() as other_log,
+        View.open(one_log, Things(), snapshots=True) as one,
+        View.open(other_log, Things()) as other,
+    ):
+        assert (one.rows_changed, other.rows_changed) == (3, None)
+        begun, opened = goes_on.script.count("get", "chunks/"), compares.script.count("get", "chunks/")
+        assert begun == opened > 3
+        written = await asyncio.gather(one.snapshot(), other.snapshot())
+        assert goes_on.script.count("get", "chunks/") == begun
+        assert compares.script.count("get", "chunks/") == 2 * opened
+        assert one.rows_changed == 0
+        assert _contents(written[0]) == _contents(written[1])
+        assert f"{written[0].rows_digest:064x}" == one.digest() == other.digest()
+
+
+def _contents(manifest: Manifest) -> list[tuple[bytes, int, bytes | None]]:
+    """What each chunk holds, whichever point wrote it first, and which of its rows are dead."""
+    return [(chunk.key.hash, chunk.rows, chunk.dead) for chunk in manifest.chunks]
 
 
 @directed

@@ -33,8 +33,8 @@ from projections.cli.terminal import (
     stage_logs_age_option,
     url_argument,
 )
-from projections.keep import KeepRound, keep
 from projections.projection import Projection
+from projections.rounds import KeepRound, keep
 
 __all__ = ["command"]
 

@@ -41,7 +41,7 @@ def command(url: str, projection: str, json_: bool) -> None:
 
 async def _snapshot(url: str, projection: Projection) -> Manifest:
     async with open_log(url, read_only=False) as log, AsyncExitStack() as stack:
-        view = View.open(log, projection)
+        view = View.open(log, projection, snapshots=True)
         await watched(stack.enter_async_context(view), "reading rows", lambda: len(view))
         for error in view.damage:
             say(f"{type(error).__name__}: {error}", err=True)

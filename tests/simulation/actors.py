@@ -400,8 +400,9 @@ class Viewing:
         assert actor.process is not None
         me, history = actor.process.name, actor.stage.history
         acknowledged = len(history.acknowledged)
-        budget = BUDGETS[hash(actor.rng.getstate()[1]) % len(BUDGETS)]
-        async with View.open(log, Chain(), follow=self._follow, memory_bytes_max=budget) as view:
+        chance = hash(actor.rng.getstate()[1])
+        budget, goes_on = BUDGETS[chance % len(BUDGETS)], chance // len(BUDGETS) % 2 == 0
+        async with View.open(log, Chain(), follow=self._follow, snapshots=goes_on, memory_bytes_max=budget) as view:
             glass = Glass(f"{self._name}{self._opened}", me, view, history, follows=self._follow)
             glass.look(acknowledged=acknowledged)
             watching = asyncio.create_task(glass.watch())
@@ -478,9 +479,10 @@ class Keeping:
         """Keep the log until told to stop; with other views when these were too slow."""
         while not actor.stopping.is_set():
             try:
+                goes_on = hash(actor.rng.getstate()[1]) % 2 == 0
                 async with AsyncExitStack() as stack:
                     views = [
-                        await stack.enter_async_context(View.open(log, projection(), follow=True))
+                        await stack.enter_async_context(View.open(log, projection(), follow=True, snapshots=goes_on))
                         for projection in self._projections
                     ]
                     await self._keep(actor, log, views)

@@ -163,7 +163,7 @@ class _Watch:
         """Write a snapshot where one is due. What the view raises ends it: the next call opens another."""
         try:
             if self._view is None:
-                view = View.open(self._log, self.projection, follow=True)
+                view = View.open(self._log, self.projection, follow=True, snapshots=True)
                 self._view = await self._stack.enter_async_context(view)
             await self._view.refresh()
             if not await self._is_due(self._view):
