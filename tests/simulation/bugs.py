@@ -164,7 +164,7 @@ BUGS: dict[str, Bug] = {
         peer="ambiguous PUT (Iceberg: unknown must never trigger a clean-up)",
     ),
     "send again at the end": Bug(
-        ("P7",), 0, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)", SLEEP_WHILE_SENDING
+        ("P7",), 34, Buffer, "put_back", "extendleft(reversed(batches))", "extend(batches)", SLEEP_WHILE_SENDING
     ),
     "stamps read are not merged": Bug(
         ("P7",),
