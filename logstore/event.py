@@ -146,7 +146,7 @@ class EventEncoder:
             and all(keys)
             and max(map(len, keys)) <= KEY_BYTES_MAX
             and _DICT.issuperset(map(type, data))
-            and _TEXT.issuperset(map(type, set().union(*data)))
+            and _TEXT.issuperset(map(type, chain.from_iterable(data)))
             and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, data))))
             and metas.count(None) == len(metas)
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -183,18 +184,18 @@ class Lead:
         if self._acquired or self._closing:
             raise InvalidArgument(f"a lead is acquired once writer={self.name}; make another: log.lead(…)")
         self._acquired = True
-        follower, sealed = await self._follow(), False
+        follower, looked_ms = await self._follow(), -math.inf
         while True:
             await follower.refresh()
             holder = self._holder(follower.frontier.last)
             if holder is not None and holder in follower.frontier.sessions and not takeover:
                 if standby:
                     await _end_of(holder, follower)
-                elif sealed:  # whoever leads now was not silent, or began after we looked
-                    raise self._led_by(follower.frontier.sessions[holder])
+                elif self._clock.elapsed_ms() - looked_ms < follower.frontier.sessions[holder].opened.seal_ms:
+                    raise self._led_by(follower.frontier.sessions[holder])  # not silent then, or began after we looked
                 else:
                     await self._seal_silent_now()
-                    sealed = True
+                    looked_ms = self._clock.elapsed_ms()
                 continue
             opened = await self._roster.post(partial(self._open_after, holder))
             if opened is not None:

@@ -109,3 +109,8 @@ if not TYPE_CHECKING:  # a type checker shall go on knowing what is here, and wh
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return found
+
+
+def __dir__() -> list[str]:
+    """All that is public, loaded or not."""
+    return sorted({*globals(), *__all__})

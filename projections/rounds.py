@@ -188,9 +188,9 @@ class _Watch:
         return age_ms >= self._after_ms and (retention_waits or await self._has_changed(view, newest))
 
     async def _has_changed(self, view: View, newest: ManifestKey) -> bool:
-        """Whether its rows are others than in the newest snapshot; a view that has written none compares digests."""
-        if view.rows_changed is not None:
-            return view.rows_changed > 0
+        """Whether its rows are others than in the newest snapshot; where that is not its own, by their digests."""
+        if (changed := view._changed_since(newest)) is not None:
+            return changed > 0
         try:
             manifest = await self._log.snapshots.manifest(newest)
         except (Corrupt, Missing):

@@ -218,6 +218,11 @@ class Snapshotter:
         """The rows to come began as those of this snapshot, and what has changed since is known."""
         self._last, self._layout = manifest, layout
 
+    @property
+    def last(self) -> ManifestKey | None:
+        """The snapshot that it wrote last, or went on from."""
+        return self._last.key if self._last is not None else None
+
     def may_build_at(self, point: Entry) -> bool:
         """Whether the manifest that a point names, if any, is not known as damaged."""
         return _built_on(point, self._fold) not in self.damaged

@@ -191,7 +191,7 @@ class State:
     @property
     def parked_events(self) -> int:
         """How many events the fold has failed on, of those remembered. Cost: O(verdicts remembered)."""
-        return sum(verdict.kind == "parked" for verdict, _ in self._verdicts.values())
+        return sum(verdict.kind == "parked" for verdict, _ in list(self._verdicts.values()))
 
     # Cutting: what the rows at a watermark are, and how they differ from an earlier one
 

@@ -208,10 +208,11 @@ class View(Face[AsyncView]):
         that write at one point write the same. Waits until all is settled there, as ``log.settled`` does.
 
         Cost: a LIST per 1,000 keys under ``snapshots/``, a GET per registered projection, a tick; a PUT per chunk
-        written (about two rows for each one changed since the last snapshot) and one for the manifest; the first time
-        also a GET per chunk of the last snapshot, and time and memory for a comparison. Raises InvalidArgument where
-        the log is read-only; Corrupt, Missing when the snapshot to build on is damaged: the next call builds on
-        another; LimitExceeded for a row of more than 64 MiB; Unavailable.
+        written (about two rows for each one changed since the last snapshot) and one for the manifest; the first time,
+        unless it was opened with ``snapshots=True``, also a GET per chunk of the last snapshot, and time and memory for
+        a comparison. Raises InvalidArgument where the log is read-only; Corrupt, Missing when the snapshot to build on
+        is found damaged by that: the next call builds on another; LimitExceeded for a row of more than 64 MiB;
+        Unavailable.
         """
         return self._wait(self._inner.snapshot())
 

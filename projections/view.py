@@ -43,7 +43,7 @@ from logstore import (
 )
 from logstore.clock import STAMP_MAX, stamp_ms
 from logstore.entry import Address, Entry
-from logstore.keys import manifest_key
+from logstore.keys import ManifestKey, manifest_key
 from logstore.manifest import Manifest
 from logstore.notices import Notices
 from logstore.spans import span_of
@@ -129,13 +129,15 @@ def open_views(log: Log) -> list[View]:
 def events_folded(log: Log) -> Counter[tuple[str, int]]:
     """How many events this process has folded since it opened ``log``: by projection and version. Any thread may call.
 
-    By views that were closed, too: so it never falls.
+    By views that were closed, too: so it never falls, unless one is dropped without being left.
     """
-    of_log = _of_logs.get(log, _OfLog())
-    folded = Counter(of_log.folded)
-    for view in of_log.open():
-        folded[view.projection.name, view.projection.version] += view.progress().events_taken
-    return folded
+    while True:
+        of_log = _of_logs.get(log, _OfLog())
+        folded = Counter(of_log.folded)
+        for view in of_log.open():
+            folded[view.projection.name, view.projection.version] += view._state.events_taken
+        if _of_logs.get(log, of_log) is of_log:  # else a view was closed meanwhile, and may be gone
+            return folded
 
 
 class View(Table):
@@ -266,7 +268,7 @@ class View(Table):
         if self not in (views := of_log.open()):
             return
         folded = Counter(of_log.folded)
-        folded[self._projection.name, self._projection.version] += self.progress().events_taken
+        folded[self._projection.name, self._projection.version] += self._state.events_taken
         _of_logs[self._log] = _OfLog(tuple(ref(view) for view in views if view is not self), folded)
 
     async def _start(self) -> None:
@@ -281,7 +283,12 @@ class View(Table):
             except (Corrupt, Missing) as error:
                 self.damage.append(error)
         self._reader, begun, layout = await begin(
-            self._state, self._log, records, self._log.follow, self.damage, to_build_on=self._writes_snapshots
+            self._state,
+            self._log,
+            records,
+            self._log.follow,
+            self.damage,
+            to_build_on=self._writes_snapshots and not self._log.read_only,
         )
         if begun is not None and layout is not None:
             self._snapshotter.go_on_from(begun, layout)
@@ -398,10 +405,11 @@ class View(Table):
         that write at one point write the same. Waits until all is settled there, as ``log.settled`` does.
 
         Cost: a LIST per 1,000 keys under ``snapshots/``, a GET per registered projection, a tick; a PUT per chunk
-        written (about two rows for each one changed since the last snapshot) and one for the manifest; the first time
-        also a GET per chunk of the last snapshot, and time and memory for a comparison. Raises InvalidArgument where
-        the log is read-only; Corrupt, Missing when the snapshot to build on is damaged: the next call builds on
-        another; LimitExceeded for a row of more than 64 MiB; Unavailable.
+        written (about two rows for each one changed since the last snapshot) and one for the manifest; the first time,
+        unless it was opened with ``snapshots=True``, also a GET per chunk of the last snapshot, and time and memory for
+        a comparison. Raises InvalidArgument where the log is read-only; Corrupt, Missing when the snapshot to build on
+        is found damaged by that: the next call builds on another; LimitExceeded for a row of more than 64 MiB;
+        Unavailable.
         """
         if self._log.read_only:
             raise InvalidArgument("this log was opened read-only; open it without read_only=True")
@@ -505,6 +513,10 @@ class View(Table):
         With ``snapshots=True``, before its first: since the one that it started from.
         """
         return self._state.changed_since_cut
+
+    def _changed_since(self, snapshot: ManifestKey) -> int | None:
+        """How many rows have changed, settled ones, since a snapshot; None: not known. Cost: none."""
+        return self.rows_changed if self._snapshotter.last == snapshot else None
 
     def statistics(self) -> ViewStatistics:
         """How it is doing. Cost: O(rows), for the memory."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from logstore.testing.store import Request
-from tests.simulation.checkers import p14_cheap
+from tests.simulation.checkers import SILENCE_S, p14_cheap
 from tests.simulation.evidence import Evidence
 from tests.simulation.history import History
 from tests.simulation.truth import Truth
@@ -38,8 +38,9 @@ def test_who_does_not_want_to_lead_may_not_list(process: str) -> None:
 
 
 def test_an_attempt_to_lead_looks_once() -> None:
-    """A second look in one attempt is a complaint, one in the next is not."""
-    first, again, later = request(1.0, "leader0.1"), request(2.0, "leader0.1"), request(6.0, "leader0.1")
+    """A second look in one attempt is a complaint, but after a seal time; one in the next is not."""
+    first, again, later = request(1.0, "leader0.1"), request(2.0, "leader0.1"), request(5.2, "leader0.1")
     assert complaints(first, again, later, attempts=((0.0, 9.0),)) == 2
-    assert complaints(first, later, attempts=((0.0, 3.0), (5.0, 9.0))) == 0
+    assert complaints(first, request(1.0 + SILENCE_S, "leader0.1"), attempts=((0.0, 9.0),)) == 0
+    assert complaints(first, later, attempts=((0.0, 3.0), (3.0, 9.0))) == 0
     assert complaints(first, later, attempts=((0.0, 3.0),)) == 1

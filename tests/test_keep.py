@@ -18,10 +18,12 @@ from tests.test_snapshots import Things, named
 SETTINGS: Final = KeepSettings(chapter_age_ms=20_000)
 
 
-async def rounds(log: Log, count: int, *, snapshot_ms: int = 10_000) -> list[KeepRound]:
+async def rounds(
+    log: Log, count: int, *, snapshot_ms: int = 10_000, settings: KeepSettings = SETTINGS
+) -> list[KeepRound]:
     """The first rounds of keeping a log."""
     done: list[KeepRound] = []
-    keeping = keep(log, [Things()], settings=SETTINGS, snapshot_ms=snapshot_ms, pause_ms=5_000)
+    keeping = keep(log, [Things()], settings=settings, snapshot_ms=snapshot_ms, pause_ms=5_000)
     async with aclosing(keeping) as kept:
         async for one in kept:
             done.append(one)
@@ -133,3 +135,40 @@ async def test_a_view_that_failed_is_opened_again(scene: Scene) -> None:
         done = await keeping
     assert done[-1].problems == []
     assert len(named(scene, ManifestKey)) >= 2
+
+
+@directed
+async def test_a_damaged_newest_snapshot_is_replaced_though_no_row_has_changed(scene: Scene) -> None:
+    """Regression: a keeper counted the changes since the older one that it began at, and there were none."""
+    async with opened(scene.machine("web")) as log:
+        async with log.writer("web") as writer:
+            await writer.append(named_thing(1, 1))
+        await rounds(log, 60)
+    newest = max(name for name in scene.store.contents() if isinstance(parse_key(name), ManifestKey))
+    data = scene.store.contents()[newest]
+    scene.forget(newest)
+    await scene.world.create(newest, data[:-1] + bytes([data[-1] ^ 1]))
+    async with opened(scene.machine("keeper")) as log:
+        done = await rounds(log, 20)
+        assert [manifest for one in done for manifest in one.snapshots]
+    async with opened(scene.machine("reader")) as log, View.open(log, Things()) as view:
+        assert view.damage == []
+
+
+@directed
+async def test_a_keeper_does_not_write_again_what_another_has_written(scene: Scene) -> None:
+    """Regression: one that had written none counted the changes since it began, though a snapshot holds them."""
+    async with opened(scene.machine("web")) as log:
+        async with log.writer("web") as writer:
+            await writer.append(named_thing(1, 1))
+        await rounds(log, 60)
+    async with opened(scene.machine("one")) as one, opened(scene.machine("two")) as two:
+        keepers = [
+            asyncio.create_task(rounds(log, 60, snapshot_ms=snapshot_ms, settings=KeepSettings()))
+            for log, snapshot_ms in ((one, 10_000), (two, 60_000))
+        ]
+        await asyncio.sleep(10)
+        async with one.writer("web") as writer:
+            await writer.append(named_thing(2, 2))
+        done = [await keeper for keeper in keepers]
+    assert sum(len(one.snapshots) for each in done for one in each) == 1

@@ -272,21 +272,25 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot, keepers, and each attempt to lead, once."""
+    """Nobody lists, but who opens a view or takes a snapshot, keepers, and each attempt to lead, once.
+
+    An attempt that slept for a seal time looks again: whoever led then may be silent by now.
+    """
     attempts = defaultdict[str, list[Attempt]](list)
     for attempt in evidence.history.attempts:
         attempts[attempt.process].append(attempt)
-    looked = set[tuple[Attempt, str]]()
+    looked_s = dict[tuple[Attempt, str], float]()
     for request in evidence.requests:
         if request.verb != "list" or request.process.startswith("keeper"):
             continue
         if request.key.startswith(("probe/", "snapshots/")):
             continue
         of = [each for each in attempts[request.process] if each.began_s <= request.sent_s <= each.ended_s]
-        if not of or (of[0], request.key) in looked:
+        of = [each for each in of if looked_s.get((each, request.key), -math.inf) + SILENCE_S <= request.sent_s]
+        if not of:
             yield f"P14 a LIST: {request}"
         elif request.outcome == "listed":
-            looked.add((of[0], request.key))
+            looked_s[of[0], request.key] = request.sent_s
 
 
 def _dropped(truth: Truth, stream: Stream) -> set[str]:
