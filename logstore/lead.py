@@ -177,9 +177,9 @@ class Lead:
 
         Where another leads: ``standby`` waits until it has ended, or was silent for its seal time; ``takeover`` ends it
         at once; else Conflict, unless it has been silent long enough already, for which all open sessions are looked at
-        once. Cost: to read to the tail, an entry; about six requests to seal; that look, one ``log.seal``. Raises
-        InvalidArgument where its kinds are led in other sets; Fenced where another took over meanwhile; ClockSkew,
-        Missing, Unavailable.
+        once (again, if this process slept for a seal time after that). Cost: to read to the tail, an entry; about six
+        requests to seal; that look, one ``log.seal``. Raises InvalidArgument where its kinds are led in other sets;
+        Fenced where another took over meanwhile; ClockSkew, Missing, Unavailable.
         """
         if self._acquired or self._closing:
             raise InvalidArgument(f"a lead is acquired once writer={self.name}; make another: log.lead(…)")
@@ -194,8 +194,8 @@ class Lead:
                 elif self._clock.elapsed_ms() - looked_ms < follower.frontier.sessions[holder].opened.seal_ms:
                     raise self._led_by(follower.frontier.sessions[holder])  # not silent then, or began after we looked
                 else:
-                    await self._seal_silent_now()
                     looked_ms = self._clock.elapsed_ms()
+                    await self._seal_silent_now()
                 continue
             opened = await self._roster.post(partial(self._open_after, holder))
             if opened is not None:

@@ -20,8 +20,9 @@ a local file, one process's, and start from snapshots in the store. Not here: SQ
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from logstore.deferred import deferred
 
 if TYPE_CHECKING:
     from projections.document import Collection
@@ -102,15 +103,5 @@ _MODULES: Final = {
 }
 
 if not TYPE_CHECKING:  # a type checker shall go on knowing what is here, and what is not
-
-    def __getattr__(name: str) -> Any:
-        """Each is loaded when it is asked for: ``logstore --help`` and one-noun programs need none or few of them."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        return found
-
-
-def __dir__() -> list[str]:
-    """All that is public, loaded or not."""
-    return sorted({*globals(), *__all__})
+    # ``logstore --help`` and programs of one noun need none or few of them.
+    __getattr__, __dir__ = deferred(__name__, _MODULES)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports from its own line and from those above it. A package (filestore, testing, cli) is one unit.
 LAYERS = {
     "logstore": (
-        "errors",
+        "errors deferred",
         "aside event clock keys digest finding frame indices token receipt histogram notices spans",
         (
             "segment entry identity retired session frontier chunk manifest registration pin claim archive stagepage "
@@ -177,6 +177,14 @@ def test_importing_loads_nothing_that_looks_after_a_log() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set() True False"
+
+
+@pytest.mark.parametrize("window", [logstore, projections], ids=lambda window: window.__name__)
+def test_dir_has_each_public_name_though_it_is_not_loaded(window: ModuleType) -> None:
+    """Completion and ``help`` see what can be asked for."""
+    script = f"import {window.__name__} as window; print(set(window.__all__) - set(dir(window)))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("window", [logstore, projections], ids=lambda window: window.__name__)

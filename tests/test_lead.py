@@ -203,6 +203,27 @@ async def test_an_opener_looks_once_however_often_the_lead_changes_meanwhile(sce
 
 
 @directed
+async def test_an_opener_that_slept_a_seal_time_looks_again(scene: Scene) -> None:
+    """Regression: it was told Conflict, and by whom: one who had led and died while it slept."""
+    async with troupe(scene) as t:
+        a = await t.lead("a")
+        await a.append("x")
+        a.machine.process.crash()
+        await asyncio.sleep(SEAL_S + 3)
+        gate, b = Gate(), t.begin("b")
+        b.script.on("create", "roster/", gate.before)
+        await gate.met()  # it has looked, and sealed a: the tick above that
+        b.machine.process.pause()
+        c = await t.lead("c", takeover=True)
+        c.machine.process.crash()
+        await asyncio.sleep(60)
+        gate.open()
+        b.machine.process.resume()
+        await b.until_it_leads()
+        assert b.script.count("list", "log/") == 2
+
+
+@directed
 async def test_a_silent_leader_is_taken_over_by_an_opener_at_once(scene: Scene) -> None:
     """An opener finds it silent for its seal time, by the store's times, and leads without any wait."""
     async with troupe(scene) as t:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import subprocess
@@ -27,6 +28,7 @@ from projections import View, keep
 from projections.exposition import exposed, place_of
 from projections.listening import CannotListen
 from projections.metrics import METRICS, LogMetrics
+from projections.view import _OfLog
 from tests.pages import ROOT, read
 from tests.scene import FOREVER, Scene, directed, hang, quick, refuse
 from tests.test_keeper import age, live_a_day, opened
@@ -216,6 +218,32 @@ async def test_a_scrape_may_come_from_any_thread() -> None:
             over.set()
         assert await scraping > 0
         assert sample(registry, log, "logstore_appended_events_total") == 400
+
+
+async def test_a_scrape_while_a_view_is_closed_counts_what_it_has_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: the scrape knew it as open, and it was gone before its events were asked for."""
+    labels = {"projection": "things", "version": "1"}
+    async with logstore.open(MemoryStore()) as log, log.writer("web") as writer:
+        _, registry = registered(log)
+        await writer.append_many([thing(number) for number in range(5)])
+        views = [View.open(log, Things())]
+        await views[0].__aenter__()
+        real = _OfLog.open
+        reading, closed = threading.Event(), threading.Event()
+
+        def interrupted(of_log: _OfLog) -> list[View]:
+            if not reading.is_set():
+                reading.set()
+                assert closed.wait(60)
+            return real(of_log)
+
+        monkeypatch.setattr(_OfLog, "open", interrupted)
+        scraping = asyncio.create_task(asyncio.to_thread(sample, registry, log, "logstore_view_events_total", **labels))
+        await asyncio.to_thread(reading.wait, 60)
+        await views.pop().__aexit__()
+        gc.collect()
+        closed.set()
+        assert await scraping == 5
 
 
 async def test_a_scrape_while_a_writer_s_counts_moved_missed_them() -> None:
