@@ -272,9 +272,9 @@ def p13_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def p14_cheap(evidence: Evidence) -> Iterator[str]:
-    """Nobody lists, but who opens a view or takes a snapshot, keepers, and each attempt to lead, once.
+    """Nobody lists, but who opens a view or takes a snapshot, keepers, and once who tries to lead if nobody does.
 
-    An attempt that slept for a seal time looks again: whoever led then may be silent by now.
+    Who slept for a seal time after that looks again: whoever leads by then may be silent.
     """
     attempts = defaultdict[str, list[Attempt]](list)
     for attempt in evidence.history.attempts:

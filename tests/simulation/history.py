@@ -149,7 +149,7 @@ class Verdicts(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One attempt to lead, until it leads or gives up."""
+    """One attempt to lead if nobody does, neither as a standby nor by force; until it leads or gives up."""
 
     process: str
     began_s: float
@@ -194,7 +194,7 @@ class History:
 
     @contextmanager
     def attempt(self, process: str) -> Iterator[None]:
-        """While entered, the process tries to lead."""
+        """While entered, the process tries to lead if nobody does."""
         attempt = Attempt(process, self._time_s())
         self.attempts.append(attempt)
         try:

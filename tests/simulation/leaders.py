@@ -13,7 +13,7 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -237,7 +237,7 @@ class Leading:
         try:
             store = DocumentStore.open(log, writer=self._name, collections=COLLECTIONS, mode="exclusive", **how)
             async with AsyncExitStack() as stack:
-                with history.attempt(me):
+                with nullcontext() if how else history.attempt(me):
                     db = await stack.enter_async_context(store)
                 history.note(me, f"leads, by {how}")
                 self._world.terms += 1
